@@ -1,0 +1,62 @@
+# `make` prints this help. Every target does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+UNITS ?=
+MODEL ?= daemon/defectd/demo/boards.torchscript
+IMAGES ?=
+
+help:  ## print this help
+	@echo "defectd: every unit judged, accounted for, and published"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## make .venv with everything but Debian packages
+
+$(VENV)/.ready: pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 13) and "Python 3.8 to 3.13 is needed; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	touch $@
+
+demo: setup  ## inspect a simulated line of 240 boards a minute (UNITS=40 stops by itself; MQTT_HOST= uses your broker)
+	$(BIN)/defectd demo $(if $(UNITS),--units $(UNITS))
+
+test: setup mosquitto  ## the tests (Mosquitto is installed with apt where that is allowed)
+	$(BIN)/python -m pytest
+
+mosquitto:
+	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y --no-install-recommends mosquitto; \
+	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y --no-install-recommends mosquitto; \
+	  else echo "Mosquitto is missing, so the MQTT 5 tests will skip. To run them: sudo apt-get install mosquitto"; fi; } || true
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## mypy --strict
+	$(BIN)/mypy
+
+layers: setup  ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup  ## write docs/wire.md, docs/configuration.md and the JSON Schemas anew from the models
+	$(BIN)/python -m defectd.reference docs
+
+package: setup  ## wheel and sdist in dist/
+	$(BIN)/python -m build --quiet
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help setup demo test mosquitto lint types layers format docs package clean

@@ -1,0 +1,315 @@
+"""The composition root: from Settings to a Daemon. The one module that knows every part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from defectd import __version__
+from defectd.camera.feed import CameraFeed, CameraPlan
+from defectd.clock import utc_now
+from defectd.daemon import Condition, Daemon
+from defectd.engine.server import EnginePlan, EngineServer
+from defectd.errors import ModelError, SettingsError, StateError
+from defectd.evidence.keeper import EvidenceKeeper, EvidencePlan
+from defectd.faults import Faults
+from defectd.inspection import events
+from defectd.inspection.recipe import DefectRule, Recipe, Region
+from defectd.inspection.record import StationIdentity
+from defectd.loop import InspectionLoop
+from defectd.messaging.client import Broker, Tls
+from defectd.messaging.outbox import Outbox
+from defectd.messaging.publisher import Publisher
+from defectd.messaging.topics import Topics
+from defectd.models.metadata import ModelMetadata, read_metadata
+from defectd.settings import CameraSettings, Settings
+
+log = logging.getLogger(__name__)
+
+_POSITION_BITS = 62  # a position is a signed 64-bit integer
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Settings that were held against the world: the model is readable and knows the recipe's classes."""
+
+    settings: Settings
+    metadata: ModelMetadata
+
+
+def check(settings: Settings) -> Checked:
+    """Hold *settings* against the model, the files and the state directory. Raises SettingsError with every
+    problem at once."""
+    problems: list[str] = []
+    metadata = None
+    try:
+        metadata = read_metadata(settings.model.path)
+    except ModelError as error:
+        problems.append(f"model.path: {error}")
+    if metadata is not None:
+        unknown = build_recipe(settings).unknown_classes(metadata.names)
+        problems += [
+            f"inspection.defect.class_name: the model has no class {name!r}; "
+            f"expected one of {', '.join(metadata.names)}"
+            for name in unknown
+        ]
+    for index, camera in enumerate(settings.camera, 1):
+        if camera.kind == "replay" and not camera.path.exists():
+            expected = "expected a folder of pictures or a video"
+            problems.append(f"camera[{index}].path: {camera.path} does not exist; {expected}")
+    problems += _file_problems(settings)
+    try:
+        _usable_directory(settings.state.directory)
+    except StateError as error:
+        problems.append(f"state.directory: {error}")
+    if problems or metadata is None:
+        raise SettingsError(problems)
+    return Checked(settings, metadata)
+
+
+def build(checked: Checked) -> Daemon:
+    """Wire all parts. The outbox is open when this returns. Raises StateError."""
+    settings = checked.settings
+    boot_id, station = str(uuid.uuid4()), settings.station.station
+    outbox = Outbox(
+        settings.state.directory / "outbox.db",
+        boot_id=boot_id,
+        station=station,
+        max_bytes=settings.state.outbox_max_mb * 1_000_000,
+        keep_acked_s=settings.state.keep_delivered_h * 3600,
+        on_commit=lambda: publisher.wake(),
+    )
+    faults = Faults(_fault_sink(outbox, station, boot_id), changed=lambda: publisher.announce())
+    condition = Condition(boot_id, faults.active)
+    recipe = build_recipe(settings)
+    identity = StationIdentity(
+        station, boot_id, settings.sha256(), events.Recipe(name=recipe.name, revision=recipe.revision)
+    )
+    publisher = Publisher(
+        _broker(settings),
+        _topics(settings),
+        outbox,
+        status=condition.status,
+        birth=lambda: _birth(settings, identity, recipe, outbox, feeds, engine),
+        last_words=condition.last_words,
+        faults=faults,
+    )
+    outbox.report_to(faults)
+    outbox.start()
+    plans = plan_cameras(settings.camera, outbox.positions())
+    outbox.set_positions(_opening_positions(settings.camera, plans))
+    feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
+    rings = tuple(feed.ring for feed in feeds)
+    engine = EngineServer(_engine_plan(checked, recipe), rings, settings.log.level)
+    loop = InspectionLoop(
+        identity,
+        recipe,
+        feeds,
+        engine,
+        EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level) if settings.evidence.enabled else None,
+        store=outbox.put,
+        faults=faults,
+        deadline_ms=settings.inspection.deadline_ms,
+        on_change=publisher.announce,
+    )
+    return Daemon(outbox, publisher, loop, faults, condition)
+
+
+def build_recipe(settings: Settings) -> Recipe:
+    """The recipe that the settings describe."""
+    inspection = settings.inspection
+    rules = tuple(DefectRule(**defect.model_dump()) for defect in inspection.defect)
+    regions = tuple(
+        Region(region.kind == "include", tuple(region.polygon), region.camera) for region in inspection.region
+    )
+    return Recipe(inspection.recipe, inspection.revision, rules, regions)
+
+
+def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int]) -> list[CameraPlan]:
+    """Trigger numbers go on where they stopped. After a crash (no clean stop) with the same camera settings, a
+    replay goes on with the picture that was next; else it begins with the first one."""
+    plans = []
+    for camera in cameras:
+        next_trigger = positions.get(f"trigger/{camera.name}", 0) + 1
+        crashed = positions.get("clean", 1) == 0 and positions.get(f"source/{camera.name}") == _fingerprint(camera)
+        first = positions[f"first/{camera.name}"] if crashed and camera.kind == "replay" else next_trigger
+        common = {"name", "mode", "kind", "max_pixels", "stall_s"}
+        source = camera.model_dump(mode="json", exclude=common)
+        if source["frozen_after"] is None and camera.kind == "opencv":
+            source["frozen_after"] = 10
+        plans.append(
+            CameraPlan(
+                name=camera.name,
+                kind=camera.kind,
+                mode=camera.mode,
+                unit_id_source="file" if camera.kind == "replay" else "counter",
+                simulated=camera.kind != "opencv",
+                patient=camera.kind == "replay",
+                frame_bytes=camera.max_pixels * 3,
+                stall_s=camera.stall_s,
+                first_trigger=first,
+                next_trigger=next_trigger,
+                source=source,
+            )
+        )
+    return plans
+
+
+def _opening_positions(cameras: list[CameraSettings], plans: list[CameraPlan]) -> dict[str, int]:
+    opening = {"clean": 0}
+    for camera, plan in zip(cameras, plans):
+        opening[f"first/{camera.name}"] = plan.first_trigger
+        opening[f"source/{camera.name}"] = _fingerprint(camera)
+    return opening
+
+
+def _fingerprint(camera: CameraSettings) -> int:
+    text = json.dumps(camera.model_dump(mode="json"), sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - _POSITION_BITS)
+
+
+def _engine_plan(checked: Checked, recipe: Recipe) -> EnginePlan:
+    model, metadata = checked.settings.model, checked.metadata
+    return EnginePlan(
+        name=model.name or model.path.stem,
+        version=model.version,
+        sha256=metadata.sha256,
+        start_timeout_s=model.start_timeout_s,
+        hang_s=model.hang_s,
+        configuration={
+            "path": str(model.path),
+            "sha256": metadata.sha256,
+            "device": model.device,
+            "precision": model.precision,
+            "confidence": recipe.lowest_confidence,
+            "nms_iou": model.nms_iou,
+            "max_detections": model.max_detections,
+            "names": list(metadata.names),
+            "warmup_min": model.warmup_min,
+            "warmup_max": model.warmup_max,
+            "keep_warm_s": model.keep_warm_s,
+            "threads": model.threads,
+        },
+    )
+
+
+def _evidence_plan(settings: Settings) -> EvidencePlan:
+    evidence = settings.evidence
+    return EvidencePlan(
+        directory=settings.state.directory / "evidence",
+        jpeg_quality=evidence.jpeg_quality,
+        max_bytes=evidence.max_mb * 1_000_000,
+        max_age_s=evidence.max_age_days * 86_400,
+    )
+
+
+def _broker(settings: Settings) -> Broker:
+    mqtt = settings.mqtt
+    password = mqtt.password.get_secret_value() if mqtt.password else None
+    if mqtt.password_file is not None:
+        password = mqtt.password_file.read_text().strip()
+    tls = mqtt.tls
+    return Broker(
+        host=mqtt.host,
+        port=mqtt.port,
+        username=mqtt.username,
+        password=password,
+        client_id=mqtt.client_id or f"defectd-{settings.station.station}",
+        keepalive_s=mqtt.keepalive_s,
+        protocol=mqtt.protocol,
+        tls=Tls(tls.ca, tls.cert, tls.key) if tls.ca else None,
+        window=mqtt.window,
+        rate_limit_hz=mqtt.backlog_rate_hz,
+        reconnect_max_s=mqtt.reconnect_max_s,
+    )
+
+
+def _topics(settings: Settings) -> Topics:
+    return Topics(**settings.station.model_dump())
+
+
+def _birth(
+    settings: Settings,
+    identity: StationIdentity,
+    recipe: Recipe,
+    outbox: Outbox,
+    feeds: list[CameraFeed],
+    engine: EngineServer,
+) -> events.Birth:
+    return events.Birth(
+        station=identity.station,
+        boot_id=identity.boot_id,
+        ts=utc_now(),
+        defectd=__version__,
+        epoch=outbox.epoch,
+        next_seq=outbox.next_seq(),
+        schemas={
+            f"evt/{message.stream}": message.model_fields["schema_"].default for message in events.STORED_EVENTS
+        },
+        settings_sha256=identity.settings_sha256,
+        recipe=identity.recipe,
+        classes=[
+            events.ClassCode(class_name=rule.class_name, code=rule.code, min_confidence=rule.min_confidence)
+            for rule in recipe.rules
+        ],
+        deadline_ms=settings.inspection.deadline_ms,
+        cameras=[
+            events.CameraInfo(
+                name=feed.name, kind=feed.plan.kind, mode=feed.plan.mode, first_trigger=feed.plan.first_trigger
+            )
+            for feed in feeds
+        ],
+        model=engine.model,
+        warmup=engine.warmup,
+    )
+
+
+def _fault_sink(outbox: Outbox, station: str, boot_id: str) -> Any:
+    def sink(component: str, code: str, state: str, detail: str, data: dict[str, Any]) -> None:
+        event = events.FaultEvent(
+            station=station,
+            boot_id=boot_id,
+            created_at=utc_now(),
+            component=component,
+            code=code,
+            state=state,
+            detail=detail,
+            data=data,
+        )
+        outbox.put(event)
+
+    return sink
+
+
+def _file_problems(settings: Settings) -> list[str]:
+    mqtt = settings.mqtt
+    files = {
+        "mqtt.password_file": mqtt.password_file,
+        "mqtt.tls.ca": mqtt.tls.ca,
+        "mqtt.tls.cert": mqtt.tls.cert,
+        "mqtt.tls.key": mqtt.tls.key,
+    }
+    return [
+        f"{key}: {path} cannot be read; expected a file that this user may read"
+        for key, path in files.items()
+        if path is not None and not os.access(path, os.R_OK)
+    ]
+
+
+def _usable_directory(directory: Path) -> None:
+    """Raises StateError if the state cannot be kept there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise StateError(
+            f"{directory}: {error.strerror}; expected a directory that this user may write, with free space"
+        ) from error

@@ -1,0 +1,146 @@
+"""The daemon's half of a camera: its worker, its ring, and which slots the worker may write."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from defectd.clock import monotonic_ns
+from defectd.inspection.frame import Frame, Trigger
+from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
+from defectd.workers.protocol import Framed, Grant, Kind, Missed, Note, Record, Triggered
+from defectd.workers.ring import FrameRing, Leases, RingLayout
+
+RING_SLOTS = 12
+_GRANTS = 3  # one being written, two in reserve for a line that does not wait
+_PATIENT_UNITS = 3  # files wait: one in the engine, one complete, one being decoded keep all cores busy
+
+
+@dataclass(frozen=True)
+class CameraPlan:
+    """What the camera worker is told, and how the daemon treats it.
+
+    `first_trigger` is the first number of this run, `next_trigger` the one to begin with.
+    """
+
+    name: str
+    kind: str
+    mode: Literal["triggered", "free_run"]
+    unit_id_source: Literal["file", "counter"]
+    simulated: bool
+    patient: bool
+    frame_bytes: int
+    stall_s: float
+    first_trigger: int
+    next_trigger: int
+    source: dict[str, Any]
+
+
+class SlotLease:
+    """A slot that somebody still needs. It is given back when the last holder lets go."""
+
+    def __init__(self, feed: CameraFeed, frame: Frame) -> None:
+        self.feed, self.frame = feed, frame
+        self._holders = 1
+
+    def hold(self) -> None:
+        """One more needs the pixels."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """One less; the last one returns the slot to the camera."""
+        self._holders -= 1
+        if self._holders == 0:
+            self.feed.give_back(self.frame.slot)
+
+
+class CameraFeed:
+    """One camera as the inspection loop sees it. Used from the loop's thread only."""
+
+    def __init__(self, plan: CameraPlan, index: int, log_level: str) -> None:
+        self.plan, self.index = plan, index
+        self.ring = FrameRing.create(RingLayout(RING_SLOTS, plan.frame_bytes))
+        self.ended = False
+        self._leases = Leases(RING_SLOTS)
+        self._granted: deque[int] = deque()
+        self._next_trigger = plan.next_trigger
+        self._origin_ns = 0
+        self._log_level = log_level
+        limits = WorkerLimits(start_s=30.0, silence_s=plan.stall_s, backoff_longest_s=10.0)
+        spec = WorkerSpec(
+            f"camera/{plan.name}", "defectd.camera.worker", self._configuration, (self.ring,), limits
+        )
+        self.worker = Worker(spec)
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self.plan.name
+
+    def start(self) -> None:
+        """Start the worker; its first unit is due now."""
+        self._origin_ns = monotonic_ns()
+        self.worker.start()
+
+    def receive(self) -> list[Record | Died]:
+        """What the worker has to say. Grants that it used are no longer its own."""
+        news = self.worker.receive()
+        for record in news:
+            if isinstance(record, Triggered):
+                self._next_trigger = record.number + 1
+            elif isinstance(record, Framed):
+                self._granted.remove(record.frame.slot)
+            elif isinstance(record, Missed) and record.slot >= 0:
+                self._granted.remove(record.slot)
+                self.give_back(record.slot)
+            elif isinstance(record, Note) and record.kind is Kind.ENDED:
+                self.ended = True
+            elif isinstance(record, Died):
+                self.reclaim()
+        return news
+
+    def tick(self, now_ns: int) -> Died | None:
+        """See Worker.tick."""
+        died = self.worker.tick(now_ns)
+        if died is not None:
+            self.reclaim()
+        return died
+
+    def trigger(self, record: Triggered) -> Trigger:
+        """The wire's record as the loop's value."""
+        return Trigger(self.name, record.number, record.unit_id, record.captured_ns, record.captured_at)
+
+    def grant(self, units_in_flight: int) -> None:
+        """Give the worker the slots it may write; fewer if its units can wait and *units_in_flight* do."""
+        limit = min(_GRANTS, _PATIENT_UNITS - units_in_flight) if self.plan.patient else _GRANTS
+        while self.worker.ready and len(self._granted) < limit:
+            slot = self._leases.take()
+            if slot is None or not self.worker.send(Grant(slot)):
+                if slot is not None:
+                    self._leases.give_back(slot)
+                return
+            self._granted.append(slot)
+
+    def lend(self) -> int | None:
+        """A slot for the daemon's own use (the probe inference); None if all are in use."""
+        return self._leases.take()
+
+    def give_back(self, slot: int) -> None:
+        """Nobody needs the slot any longer."""
+        self._leases.give_back(slot)
+
+    def reclaim(self) -> None:
+        """The worker is dead: what it might have written to is free again."""
+        while self._granted:
+            self._leases.give_back(self._granted.popleft())
+
+    def _configuration(self) -> dict[str, Any]:
+        camera = {
+            **self.plan.source,
+            "kind": self.plan.kind,
+            "first_trigger": self.plan.first_trigger,
+            "next_trigger": self._next_trigger,
+            "origin_ns": self._origin_ns,
+        }
+        return {"log_level": self._log_level, "camera": camera}

@@ -1,0 +1,145 @@
+"""A folder of pictures or a video, as if a camera saw them; the unit's id is the file's stem.
+
+The next picture is decoded shortly before it is due, because a real camera's picture is complete when it arrives.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from defectd.camera.base import Allocate, Arrival, Pixels, SourceEnded, Undecodable
+from defectd.camera.pacing import Pace, sleep_until
+from defectd.clock import NS_PER_MS, monotonic_ns, utc_now
+from defectd.errors import CameraError
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_DECODE_AHEAD_NS = 60 * NS_PER_MS
+
+
+class Reel(Protocol):
+    """Numbered pictures."""
+
+    def unit_id(self, index: int) -> str:
+        """Name of the picture. Raises SourceEnded behind the last one."""
+
+    def read(self, index: int) -> Pixels:
+        """(H, W, 3) uint8 BGR. Raises Undecodable, SourceEnded."""
+
+
+class Folder:
+    """The pictures of a folder, in the order of their names."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not self._files:
+            raise CameraError(f"{path}: no pictures; expected files ending in {', '.join(PICTURES)}")
+
+    def unit_id(self, index: int) -> str:
+        """The file's stem."""
+        if index >= len(self._files):
+            raise SourceEnded
+        return self._files[index].stem
+
+    def read(self, index: int) -> Pixels:
+        """Decode one file."""
+        file = self._files[index]
+        try:
+            data = np.fromfile(file, np.uint8)
+        except OSError as error:
+            raise Undecodable(f"{file.name}: {error.strerror}") from error
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if image is None:
+            raise Undecodable(f"{file.name}: {data.size} bytes that are no picture")
+        return np.asarray(image, np.uint8)
+
+
+class Video:
+    """The frames of a video file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._next = path, 0
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise CameraError(f"{path}: neither a folder of pictures nor a video that OpenCV can open")
+
+    def unit_id(self, index: int) -> str:
+        """The file's stem and the frame's index."""
+        return f"{self._path.stem}-{index:06d}"
+
+    def read(self, index: int) -> Pixels:
+        """Decode the next frame; seek first if *index* is not the next one."""
+        if index != self._next:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        self._next = index + 1
+        ok, image = self._capture.read()
+        if not ok:
+            raise SourceEnded
+        return np.asarray(image, np.uint8)
+
+
+class ReplaySource:
+    """A reel at *rate_hz*. Files can wait: when the daemon is busy the schedule moves, nothing is skipped."""
+
+    patient = True
+
+    def __init__(self, path: Path, rate_hz: float, loop: bool, first: int, number: int) -> None:
+        """Trigger *first* is the first picture; begin at trigger *number*."""
+        if not path.exists():
+            raise CameraError(f"{path}: does not exist; expected a folder of pictures or a video")
+        self._reel: Reel = Folder(path) if path.is_dir() else Video(path)
+        self._first, self._loop = first, loop
+        self._length: int | None = None
+        self._pace = Pace(monotonic_ns(), number, rate_hz)
+        self._ahead: tuple[int, Pixels | Undecodable] | None = None
+
+    def wait(self, number: int, timeout_s: float) -> Arrival | None:
+        """See Source."""
+        due_ns = self._pace.due_ns(number)
+        if self._ahead is None or self._ahead[0] != number:
+            if not sleep_until(due_ns - _DECODE_AHEAD_NS, timeout_s):
+                return None
+            self._ahead = number, self._decode(number)
+        if not sleep_until(due_ns, timeout_s):
+            return None
+        now_ns = monotonic_ns()
+        if self._pace.passed(number, now_ns):
+            self._pace.shift(number, now_ns)
+        return Arrival(self._reel.unit_id(self._index(number)), now_ns, utc_now())
+
+    def fetch(self, allocate: Allocate) -> None:
+        """See Source."""
+        assert self._ahead is not None
+        picture = self._ahead[1]
+        if isinstance(picture, Undecodable):
+            raise picture
+        np.copyto(allocate(*picture.shape[:2]), picture)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _decode(self, number: int) -> Pixels | Undecodable:
+        """The picture of *number*. Raises SourceEnded behind the last one, unless it loops."""
+        try:
+            return self._read(number)
+        except SourceEnded:
+            reached = self._index(number)
+            if not self._loop or reached == 0:
+                raise
+            self._length = reached
+            return self._read(number)
+
+    def _read(self, number: int) -> Pixels | Undecodable:
+        index = self._index(number)
+        self._reel.unit_id(index)
+        try:
+            return self._reel.read(index)
+        except Undecodable as error:
+            return error
+
+    def _index(self, number: int) -> int:
+        index = number - self._first
+        return index if self._length is None else index % self._length

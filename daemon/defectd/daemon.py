@@ -1,0 +1,163 @@
+"""The daemon's life: open, warm up, READY, serve, drain."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Callable
+
+from defectd.clock import NS_PER_S, monotonic_ns, utc_now
+from defectd.errors import StartupError
+from defectd.faults import Faults
+from defectd.inspection.events import ActiveFault, Status
+from defectd.loop import InspectionLoop
+from defectd.messaging.outbox import Outbox
+from defectd.messaging.publisher import Publisher
+from defectd.systemd import notify, watchdog_interval_s
+
+log = logging.getLogger(__name__)
+
+_STATUS_EVERY_S = 5.0
+_DRAIN_UNITS_S = 3.0
+_DRAIN_MQTT_S = 4.0
+_DRAIN_OUTBOX_S = 2.0
+_PROGRESS_LIMITS_S = {"inspect": 5.0, "outbox": 30.0, "mqtt": 90.0}
+"""A broker that does not answer, or a disk that is slow, must not get the daemon killed; a stuck thread must."""
+
+
+class Condition:
+    """What the station can say about itself; read by the mqtt thread, written by the main thread."""
+
+    def __init__(self, boot_id: str, active_faults: Callable[[], list[ActiveFault]]) -> None:
+        self.phase = "starting"
+        self.detail = "starting"
+        self._boot_id, self._active_faults = boot_id, active_faults
+
+    def status(self) -> Status:
+        """As retained on `status` now."""
+        faults = self._active_faults()
+        condition = "degraded" if faults and self.phase == "inspecting" else self.phase
+        return Status(
+            state="online", condition=condition, detail=self.detail, boot_id=self._boot_id, ts=utc_now(), faults=faults
+        )
+
+    def last_words(self) -> Status:
+        """What the broker says for us when we are gone without a word."""
+        return Status(
+            state="offline", condition="lost", detail="the connection was lost", boot_id=self._boot_id, ts=utc_now()
+        )
+
+
+@dataclass
+class Daemon:
+    """All parts, started in the order of their need and stopped in reverse, each with a deadline."""
+
+    outbox: Outbox
+    publisher: Publisher
+    loop: InspectionLoop
+    faults: Faults
+    condition: Condition
+    until_ended: bool = False
+    """Stop when every camera's source has ended and everything is published (bench, tests)."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises StartupError if the station cannot become ready as configured."""
+        self._install_signals()
+        inspect = threading.Thread(target=self._guard_loop, name="inspect")
+        self.publisher.start()
+        inspect.start()
+        try:
+            self._become_ready()
+            self._serve()
+        finally:
+            self._drain(inspect)
+        if self.loop.failure is not None:
+            raise StartupError(self.loop.failure)
+
+    def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
+        """Ask for the end. A signal handler: it only sets a flag."""
+        del signum, frame
+        self._stop.set()
+
+    def _install_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def _become_ready(self) -> None:
+        self._say("warming up the engine and opening the cameras")
+        while not self.loop.ready.is_set() and not self._over():
+            self._stop.wait(0.05)
+            self._feed_watchdog()
+        if self.loop.ready.is_set():
+            self.condition.phase = "inspecting"
+            notify("READY=1")
+            log.info("READY: inspecting")
+
+    def _serve(self) -> None:
+        interval_s = min(watchdog_interval_s() or math.inf, _STATUS_EVERY_S)
+        self._say(self._summary())
+        while not self._over():
+            self._stop.wait(interval_s)
+            self._feed_watchdog()
+            self._say(self._summary())
+
+    def _over(self) -> bool:
+        return self._stop.is_set() or self.loop.failure is not None
+
+    def _drain(self, inspect: threading.Thread) -> None:
+        """The reverse of the start: no more units, then everything to disk, then out what the broker takes."""
+        self.condition.phase = "stopping"
+        notify("STOPPING=1")
+        self._say("finishing the units on the line")
+        self.loop.stop()
+        inspect.join(_DRAIN_UNITS_S)
+        self.outbox.flush(_DRAIN_OUTBOX_S)
+        self._say("publishing the last events")
+        self.publisher.close(_DRAIN_MQTT_S)
+        if not inspect.is_alive():
+            self.outbox.set_positions({"clean": 1})
+        self.outbox.close(_DRAIN_OUTBOX_S)
+        log.info("stopped: %s", self._summary())
+
+    def _guard_loop(self) -> None:
+        try:
+            self.loop.run()
+        except Exception as error:
+            log.exception("the inspection loop failed")
+            self.loop.failure = f"the inspection loop failed: {error!r}"
+        finally:
+            self._stop.set()
+
+    def _feed_watchdog(self) -> None:
+        """Only if every thread has made progress: a stuck one must end in a restart."""
+        now_ns = monotonic_ns()
+        progress = {
+            "inspect": self.loop.progress_ns,
+            "outbox": self.outbox.last_progress_ns,
+            "mqtt": self.publisher.last_progress_ns,
+        }
+        stuck = [name for name, at_ns in progress.items() if now_ns - at_ns > _PROGRESS_LIMITS_S[name] * NS_PER_S]
+        if stuck:
+            log.error("no progress in %s", ", ".join(stuck))
+        else:
+            notify("WATCHDOG=1")
+
+    def _say(self, detail: str) -> None:
+        self.condition.detail = detail
+        notify(f"STATUS={detail}")
+
+    def _summary(self) -> str:
+        counts = self.loop.tally.counts
+        latencies = sorted(self.loop.tally.latencies_ms)
+        p99 = f", p99 {latencies[int(len(latencies) * 0.99)]:.0f} ms" if latencies else ""
+        faults = "".join(f"; {fault.component}: {fault.code}" for fault in self.faults.active())
+        broker = "connected" if self.publisher.connected else "away"
+        return (
+            f"{counts['triggers']} units: {counts['passed']} passed, {counts['failed']} failed, "
+            f"{counts['error']} errors{p99}; broker {broker}, {self.outbox.depth().pending} events to send{faults}"
+        )

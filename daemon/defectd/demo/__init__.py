@@ -1,0 +1,1 @@
+"""The demo's model: trained on simulated boards, small enough to travel with the package."""

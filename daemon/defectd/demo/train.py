@@ -1,0 +1,146 @@
+"""Train the demo's model on simulated boards, from nothing, the same way every time.
+
+    python -m defectd.demo.train --out boards.torchscript [--units N] [--epochs N] [--imgsz N]
+    python -m defectd.demo.train --score boards.torchscript
+
+A development tool: it needs torch, OpenCV and, to train, Ultralytics (AGPL-3.0; imported inside `train` and
+nowhere else) with a torchvision that fits the torch. No picture or weight is downloaded. Training takes most of
+an hour on two cores. What the model in this folder reaches is in boards.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from defectd.camera.boards import CLASS_NAMES, Board, BoardLine
+from defectd.demo.scoring import Scores, score
+from defectd.demo.torchscript import rewrite
+
+DEMO_SEED = 7  # the demo's own board: never trained on
+TRAINING_SEED = 100_000  # the first training layout's; the others follow
+HELD_OUT_SEED = 900_000
+HELD_OUT_LAYOUTS = 40
+UNITS_PER_LAYOUT = 8
+OPERATING_THRESHOLD = 0.40  # the score from which the demo reports a defect
+_DEFECTS_MIN, _DEFECTS_MAX = 4, 15  # far more than on the line: a picture then teaches more
+
+
+def training_boards(units: int) -> Iterator[Board]:
+    """Boards for training: a layout per UNITS_PER_LAYOUT units, square pictures so that no input is padding."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    for layout in range((units + UNITS_PER_LAYOUT - 1) // UNITS_PER_LAYOUT):
+        height_px = 512 if layout % 4 == 0 else 640  # the camera's own format too, with its padding
+        line = BoardLine(TRAINING_SEED + layout, 640, height_px)
+        for unit in range(min(UNITS_PER_LAYOUT, units - layout * UNITS_PER_LAYOUT)):
+            count = 0 if rng.random() < 0.1 else int(rng.integers(_DEFECTS_MIN, _DEFECTS_MAX + 1))
+            yield line.with_defects(unit, count)
+
+
+def held_out_boards(units_per_layout: int = 10) -> Iterator[Board]:
+    """Boards as the line makes them, of layouts that training never saw."""
+    for layout in range(HELD_OUT_LAYOUTS):
+        line = BoardLine(HELD_OUT_SEED + layout)
+        yield from (line.board(unit) for unit in range(1, units_per_layout + 1))
+
+
+def demo_boards(units: int = 200) -> Iterator[Board]:
+    """The demo's own first units."""
+    line = BoardLine(DEMO_SEED)
+    return (line.board(unit) for unit in range(1, units + 1))
+
+
+def write_dataset(folder: Path, units: int) -> Path:
+    """Pictures and labels in Ultralytics' layout; returns the data file."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for number, board in enumerate(training_boards(units)):
+        height_px, width_px = board.image.shape[:2]
+        cv2.imwrite(str(folder / "images" / (f"{number:05d}.png")), board.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        rows = []
+        for defect in board.defects:
+            x, y, w, h = defect.xywh_px
+            box = ((x + w / 2) / width_px, (y + h / 2) / height_px, w / width_px, h / height_px)
+            rows.append(" ".join([str(defect.class_id), *(f"{value:.6f}" for value in box)]))
+        (folder / "labels" / (f"{number:05d}.txt")).write_text("\n".join(rows))
+    (folder / "val.txt").write_text("./images/00000.png\n")  # Ultralytics wants one; nothing is judged by it
+    data = folder / "data.yaml"
+    data.write_text(json.dumps({"path": str(folder), "train": "images", "val": "val.txt",
+                                "names": dict(enumerate(CLASS_NAMES))}))  # JSON is YAML
+    return data
+
+
+def train(folder: Path, units: int, epochs: int, imgsz_px: int) -> Path:
+    """Train in a folder; returns Ultralytics' TorchScript export (FP32, batch 1, fixed size)."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    from ultralytics.models import YOLO
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    class Trainer(DetectionTrainer):
+        """Judges nothing while it trains: the last weights are taken, and scored after export."""
+
+        def validate(self) -> tuple[dict[str, float], float]:
+            return {}, 0.0
+
+        def final_eval(self) -> None:
+            pass
+
+    data = write_dataset(folder / "data", units)
+    model = YOLO(str(Path(__file__).with_name("model.yaml")), task="detect")
+    # Ultralytics leaves one core idle, which is half of a small machine.
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
+    model.train(trainer=Trainer, data=str(data), epochs=epochs, imgsz=imgsz_px, batch=16, nbs=16,
+                device="cpu", workers=0, cache="ram", seed=0, deterministic=True, amp=False, val=False, plots=False,
+                pretrained=False, project=str(folder), name="run", exist_ok=True, optimizer="AdamW", lr0=0.003,
+                lrf=0.01, cos_lr=True, warmup_epochs=1.0, weight_decay=0.0005, mosaic=0.0, fliplr=0.5, flipud=0.5,
+                scale=0.1, translate=0.05, hsv_h=0.015, hsv_s=0.3, hsv_v=0.2, close_mosaic=0)
+    weights = folder / "run" / "weights" / "last.pt"
+    return Path(YOLO(str(weights)).export(format="torchscript", imgsz=imgsz_px, device="cpu"))
+
+
+def report(model: Path, threshold: float) -> dict[str, dict[str, object]]:
+    """Scores of a model on held-out layouts and on the demo's own units, as printed."""
+    results: dict[str, Scores] = {
+        "held-out layouts": score(model, held_out_boards(), threshold),
+        f"demo (seed {DEMO_SEED})": score(model, demo_boards(), threshold),
+    }
+    return {name: scores.as_dict() for name, scores in results.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="defectd.demo.train", description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, help="train, and write the TorchScript model here")
+    what.add_argument("--score", type=Path, help="score an existing model, without training")
+    parser.add_argument("--units", type=int, default=1440, help="pictures to train on")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--imgsz", type=int, default=416, help="side of the model's square input in pixels")
+    parser.add_argument("--threshold", type=float, default=OPERATING_THRESHOLD)
+    parser.add_argument("--work", type=Path, help="folder for pictures and checkpoints; kept (default: a temporary)")
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    if options.out is not None:
+        folder = Path(options.work or tempfile.mkdtemp(prefix="defectd-train-"))
+        try:
+            rewrite(train(folder.resolve(), options.units, options.epochs, options.imgsz), options.out)
+        finally:
+            if options.work is None:
+                shutil.rmtree(folder, ignore_errors=True)
+    json.dump(report(options.out or options.score, options.threshold), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The daemon's half of the engine: its worker and the request that it is working on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from defectd.inspection.events import Model, WarmupReport
+from defectd.inspection.frame import Frame
+from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
+from defectd.workers.protocol import Infer, Inferred, Record, Refused
+from defectd.workers.ring import FrameRing
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What the engine worker is told, and who it is on the wire."""
+
+    name: str
+    version: str
+    sha256: str
+    start_timeout_s: float
+    hang_s: float
+    configuration: dict[str, Any]
+
+
+class EngineServer:
+    """One engine as the inspection loop sees it. It works on one request at a time."""
+
+    def __init__(self, plan: EnginePlan, rings: tuple[FrameRing, ...], log_level: str) -> None:
+        self.plan, self._rings = plan, rings
+        self.names: tuple[str, ...] = ()
+        self._request = 0
+        self._pending: int | None = None
+        limits = WorkerLimits(start_s=plan.start_timeout_s)
+        configuration = {"log_level": log_level, "engine": plan.configuration}
+        self.worker = Worker(
+            WorkerSpec("engine", "defectd.engine.worker", lambda: configuration, rings, limits)
+        )
+
+    @property
+    def free(self) -> bool:
+        """It is ready and has nothing to do."""
+        return self.worker.ready and self._pending is None
+
+    @property
+    def model(self) -> Model | None:
+        """As events name it; None while no engine is ready."""
+        if not self.worker.ready:
+            return None
+        runtime = str(self.worker.report["runtime"])
+        return Model(name=self.plan.name, version=self.plan.version, sha256=self.plan.sha256, runtime=runtime)
+
+    @property
+    def warmup(self) -> WarmupReport | None:
+        """How it became warm; None while no engine is ready."""
+        return WarmupReport(**self.worker.report["warmup"]) if self.worker.ready else None
+
+    def infer(self, ring: int, frame: Frame) -> bool:
+        """Ask for the detections in *frame*; False if there is no engine after all."""
+        self._request += 1
+        request = Infer(
+            self._request, ring, frame.slot, frame.generation, frame.width_px, frame.height_px
+        )
+        if not self.worker.send(request, reply_within_s=self.plan.hang_s):
+            return False
+        self._pending = self._request
+        return True
+
+    def receive(self) -> list[Record | Died]:
+        """What the worker has to say; an answer to the pending request makes it free again."""
+        news = self.worker.receive()
+        for record in news:
+            if isinstance(record, (Inferred, Refused)) and record.request == self._pending:
+                self._pending = None
+                self.worker.replied()
+            elif isinstance(record, Died):
+                self._pending = None
+        return news
+
+    def tick(self, now_ns: int) -> Died | None:
+        """See Worker.tick."""
+        died = self.worker.tick(now_ns)
+        if died is not None:
+            self._pending = None
+        return died

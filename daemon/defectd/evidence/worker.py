@@ -1,0 +1,87 @@
+"""The evidence worker: JPEGs of single units, by date, bounded in bytes and age."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from defectd.evidence.retention import Retention
+from defectd.storage import write_durably
+from defectd.workers.channel import Channel
+from defectd.workers.child import run_worker
+from defectd.workers.protocol import Alive, Kind, Note
+from defectd.workers.ring import FrameRing
+
+log = logging.getLogger(__name__)
+
+_RED = (40, 40, 230)
+_SWEEP_EVERY_S = 60.0
+
+
+def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
+    """Write pictures until the daemon closes the channel."""
+    evidence = configuration["evidence"]
+    directory = Path(evidence["directory"])
+    directory.mkdir(parents=True, exist_ok=True)
+    for torn in directory.rglob(".*.tmp"):  # a power cut left it
+        torn.unlink()
+    retention = Retention(directory, evidence["max_bytes"], evidence["max_age_s"])
+    retention.sweep(time.time())
+    channel.send(Note(Kind.READY, {}))
+    swept_s = time.monotonic()
+    while True:
+        record = channel.receive(timeout_s=1.0)
+        if isinstance(record, Note) and record.kind is Kind.KEEP:
+            channel.send(Note(Kind.KEPT, keep(directory, rings, record.body, evidence["jpeg_quality"], retention)))
+        else:
+            channel.send(Alive())
+        if retention.over_bound or time.monotonic() - swept_s > _SWEEP_EVERY_S:
+            retention.sweep(time.time())
+            swept_s = time.monotonic()
+
+
+def keep(
+    directory: Path, rings: list[FrameRing], job: dict[str, Any], quality: int, retention: Retention
+) -> dict[str, Any]:
+    """Write both pictures of one job; the body of its KEPT note."""
+    pixels = rings[job["ring"]].pixels(job["slot"], job["height_px"], job["width_px"])
+    images: list[dict[str, Any]] = []
+    trouble = ""
+    try:
+        pictures = {"raw": pixels, **({"annotated": annotated(pixels, job["boxes"])} if job["boxes"] else {})}
+        for role, picture in pictures.items():
+            name = f"{job['day']}/{job['id']}{'' if role == 'raw' else '-boxes'}.jpg"
+            data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+            (directory / job["day"]).mkdir(exist_ok=True)
+            write_durably(directory / name, data)
+            retention.added(len(data))
+            images.append(
+                {"role": role, "path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            )
+    except OSError as error:
+        trouble = f"{directory}: {error.strerror}"
+        log.warning("no evidence for %s: %s", job["id"], trouble)
+    return {"id": job["id"], "images": images, "trouble": trouble}
+
+
+def annotated(pixels: NDArray[np.uint8], boxes: list[list[Any]]) -> NDArray[np.uint8]:
+    """A copy of the (H, W, 3) BGR picture with each [x, y, width, height, label] drawn on it."""
+    picture: NDArray[np.uint8] = pixels.copy()
+    thickness = max(1, round(max(picture.shape[:2]) / 500))
+    for x, y, width, height, label in boxes:
+        corner = (round(x + width), round(y + height))
+        cv2.rectangle(picture, (round(x), round(y)), corner, _RED, thickness)
+        above = (round(x), max(12, round(y) - 4))
+        cv2.putText(picture, label, above, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * thickness, _RED, thickness)
+    return picture
+
+
+if __name__ == "__main__":
+    run_worker(work)

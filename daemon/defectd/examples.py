@@ -1,0 +1,110 @@
+"""One example of every message, as the documents show it and the tests validate it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Mapping
+
+from defectd.inspection import events
+
+_NOON = datetime(2026, 11, 20, 9, 18, 4, 120_000, timezone.utc)
+_EPOCH = "5b1c6a3e-4a0f-4a56-8b84-0a0c3f0a7f11"
+_BOOT = "9f0e2a54-9a0e-4d7c-8f4e-2f7d5b1f6f3d"
+_SETTINGS = "3f6d0c7a9b" + "0" * 54
+_RECIPE = events.Recipe(name="pcb-top", revision="7")
+_MODEL = events.Model(name="boards", version="2026.11.3", sha256="ab12cd34" + "0" * 56, runtime="torchscript-fp16-cuda")
+
+_STORED = {"epoch": _EPOCH, "station": "aoi1", "boot_id": _BOOT, "created_at": _NOON + timedelta(milliseconds=45)}
+
+EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
+    events.InspectionEvent: events.InspectionEvent(
+        **_STORED,
+        id="0190b6d2-7c1e-7f3a-9a55-3d0f6f2b9c11",
+        seq=48211,
+        unit_id="board-00048310",
+        unit_id_source="counter",
+        recipe=_RECIPE,
+        model=_MODEL,
+        settings_sha256=_SETTINGS,
+        started_at=_NOON,
+        ended_at=_NOON + timedelta(milliseconds=31),
+        verdict="failed",
+        needs_review=False,
+        error=None,
+        error_detail=None,
+        simulated=False,
+        frame=events.FrameInfo(camera="top", trigger=48310, frame_id=48310, width_px=1920, height_px=1200),
+        timing_ms=events.TimingMs(
+            queue=0.2, preprocess=1.1, inference=8.9, postprocess=0.4, capture_to_verdict=31.4
+        ),
+        inference_clock="cuda_event",
+        defects=[
+            events.Defect(
+                code="PCB-SHORT",
+                category="etching",
+                class_name="short",
+                description="Two nets are connected",
+                confidence=0.934,
+                priority=1,
+                bbox_px=(812.0, 440.0, 46.0, 38.0),
+            )
+        ],
+        defect_count=1,
+        images=[
+            events.Image(
+                role="raw", path="2026-11-20/0190b6d2-7c1e-7f3a-9a55-3d0f6f2b9c11.jpg", bytes=182_334, sha256="c0" * 32
+            )
+        ],
+    ),
+    events.FaultEvent: events.FaultEvent(
+        **_STORED,
+        id="0190b6d2-7c20-7a01-8f00-0d9b1d3c5e77",
+        seq=17,
+        component="camera/top",
+        code="camera_lost",
+        state="raised",
+        detail="/dev/video0: no frame",
+    ),
+    events.GapEvent: events.GapEvent(
+        **_STORED,
+        id="0190b6d2-7c22-7c44-9d21-6a0f2f7e9b02",
+        seq=1,
+        of_stream="inspection",
+        from_seq=100,
+        to_seq=240,
+        ranges=[(100, 180), (190, 240)],
+        lost=132,
+        lost_by_verdict={"passed": 132},
+        reason="outbox_full",
+    ),
+    events.Status: events.Status(
+        state="online",
+        condition="degraded",
+        detail="48211 units: 47100 passed, 1102 failed, 9 errors, p99 34 ms; broker connected, 0 events to send",
+        boot_id=_BOOT,
+        ts=_NOON,
+        faults=[
+            events.ActiveFault(
+                component="camera/top", code="camera_lost", detail="/dev/video0: no frame", since=_NOON
+            )
+        ],
+    ),
+    events.Birth: events.Birth(
+        station="aoi1",
+        boot_id=_BOOT,
+        ts=_NOON,
+        defectd="0.1.0",
+        epoch=_EPOCH,
+        next_seq={"inspection": 48212, "fault": 18, "gap": 2},
+        schemas={"evt/inspection": "defectd.inspection/1.0"},
+        settings_sha256=_SETTINGS,
+        recipe=_RECIPE,
+        classes=[events.ClassCode(class_name="short", code="PCB-SHORT", min_confidence=0.4)],
+        deadline_ms=250.0,
+        cameras=[events.CameraInfo(name="top", kind="opencv", mode="triggered", first_trigger=48001)],
+        model=_MODEL,
+        warmup=events.WarmupReport(
+            cold_first_call_ms=812.0, iterations=150, steady=True, steady_p50_ms=8.7, steady_p99_ms=9.4
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Pure judgement: values in, values out; no I/O, no threads, no clocks."""

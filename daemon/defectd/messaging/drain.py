@@ -1,0 +1,185 @@
+"""The outbox through the window of one connection: in order, at a bounded rate, until it is acknowledged."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol, Sequence
+
+from defectd.clock import NS_PER_S, Backoff
+from defectd.messaging.gaps import Reason
+from defectd.messaging.pacing import Answer, TokenBucket, answer
+from defectd.messaging.rows import StoredRow
+from defectd.messaging.topics import Topics
+
+FETCH_ROWS = 256
+POLL_NS = NS_PER_S  # in case a wake-up was missed
+
+
+class Source(Protocol):
+    """The outbox, as far as it is needed here."""
+
+    def fetch(self, after_row_id: int, limit: int) -> list[StoredRow]: ...
+    def acked(self, row_ids: Sequence[int]) -> None: ...
+    def dead_letter(self, row_id: int, reason: Reason) -> None: ...
+
+
+class Link(Protocol):
+    """The connection, as far as it is needed here."""
+
+    def fits(self, topic: str, payload: bytes) -> bool: ...
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int: ...
+
+
+@dataclass
+class Counters:
+    """Since the start of the daemon. `nobody_listens`: the last event reached no subscriber (MQTT 5 only)."""
+
+    published: int = 0
+    acked: int = 0
+    dead_letters: int = 0
+    no_subscribers: int = 0
+    connects: int = 0
+    nobody_listens: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that the broker will never take."""
+
+    topic: str
+    why: str
+
+
+class Drain:
+    """What is in flight on one connection. After a loss a new one begins with the first unacknowledged row."""
+
+    def __init__(  # noqa: PLR0917 - six parts, each of its own type
+        self, outbox: Source, link: Link, topics: Topics, window: int, bucket: TokenBucket, counters: Counters
+    ) -> None:
+        self._outbox, self._link, self._topics = outbox, link, topics
+        self._window, self._bucket, self._counters = window, bucket, counters
+        self._ready: deque[StoredRow] = deque()
+        self._rows: dict[int, StoredRow] = {}
+        self._notices: dict[int, str] = {}
+        self._waiting_notices: dict[str, bytes] = {}
+        self._cursor = 0
+        self._next_fetch_ns = 0
+        self._paused_until_ns = 0
+        self._backoff = Backoff(first_s=0.5, longest_s=30.0)
+        self._refusals: list[Refusal] = []
+        self._last_answer_ns = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that the broker has not answered."""
+        return len(self._rows) + len(self._notices)
+
+    @property
+    def idle(self) -> bool:
+        """True if all that was begun has been answered."""
+        return not self.in_flight and not self._waiting_notices
+
+    def wake(self) -> None:
+        """There may be new rows."""
+        self._next_fetch_ns = 0
+
+    def announce(self, topic: str, payload: bytes, now_ns: int) -> None:
+        """Publish a retained message ahead of the rows; of several for one topic, the latest."""
+        if not self._link.fits(topic, payload):
+            self._refusals.append(Refusal(topic, f"{len(payload)} bytes are more than the broker takes"))
+            return
+        self._waiting_notices[topic] = payload
+        self._publish_notices(now_ns)
+
+    def fill(self, now_ns: int) -> float:
+        """Publish what window and rate allow; return how long to wait, in seconds, before there may be more."""
+        if now_ns < self._paused_until_ns or (self._paused_until_ns and self._rows):
+            return max(0.01, min(1.0, (self._paused_until_ns - now_ns) / NS_PER_S))
+        self._paused_until_ns = 0
+        while self.in_flight < self._window:
+            if not self._ready and not self._fetch(now_ns):
+                return 1.0
+            wait_s = self._bucket.wait_s(now_ns)
+            if wait_s > 0:
+                return wait_s
+            self._publish(self._ready.popleft(), now_ns)
+        return 1.0
+
+    def settle(self, answers: Sequence[tuple[int, int]], now_ns: int) -> None:
+        """Take the broker's *answers*, of (message id, reason code), to the outbox."""
+        acked = []
+        for mid, code in answers:
+            self._last_answer_ns = now_ns
+            meaning = answer(code)
+            row = self._rows.pop(mid, None)
+            if row is None:
+                topic = self._notices.pop(mid, None)
+                if topic is not None and meaning in (Answer.REFUSED, Answer.LATER):
+                    self._refusals.append(Refusal(topic, f"reason code 0x{code:02X}"))
+            elif meaning is Answer.REFUSED:
+                self._refuse(row, "rejected_by_broker", f"reason code 0x{code:02X}")
+            elif meaning is Answer.LATER:
+                self._pause(now_ns)
+            else:
+                acked.append(row.row_id)
+                self._counters.nobody_listens = meaning is Answer.NOBODY
+                self._counters.no_subscribers += meaning is Answer.NOBODY
+        if acked:
+            self._outbox.acked(acked)
+            self._counters.acked += len(acked)
+            self._backoff.reset()
+        self._publish_notices(now_ns)
+
+    def refusals(self) -> list[Refusal]:
+        """What was refused since the last call."""
+        refusals, self._refusals = self._refusals, []
+        return refusals
+
+    def silent_s(self, now_ns: int) -> float:
+        """For how long the broker has owed an answer without giving any."""
+        return (now_ns - self._last_answer_ns) / NS_PER_S if self.in_flight else 0.0
+
+    def _fetch(self, now_ns: int) -> bool:
+        if now_ns < self._next_fetch_ns:
+            return False
+        rows = self._outbox.fetch(self._cursor, FETCH_ROWS)
+        self._ready.extend(rows)
+        if rows:
+            self._cursor = rows[-1].row_id
+        else:
+            self._next_fetch_ns = now_ns + POLL_NS
+        return bool(rows)
+
+    def _publish_notices(self, now_ns: int) -> None:
+        while self._waiting_notices and self.in_flight < self._window:
+            topic = next(iter(self._waiting_notices))
+            payload = self._waiting_notices.pop(topic)
+            self._note_activity(now_ns)
+            self._notices[self._link.publish(topic, payload, retain=True)] = topic
+
+    def _publish(self, row: StoredRow, now_ns: int) -> None:
+        topic = self._topics.event(row.stream)
+        if not self._link.fits(topic, row.payload):
+            self._refuse(row, "payload_too_large", f"{len(row.payload)} bytes are more than the broker takes")
+            return
+        self._note_activity(now_ns)
+        self._bucket.take()
+        self._rows[self._link.publish(topic, row.payload)] = row
+        self._counters.published += 1
+
+    def _refuse(self, row: StoredRow, reason: Reason, why: str) -> None:
+        self._outbox.dead_letter(row.row_id, reason)
+        self._counters.dead_letters += 1
+        self._refusals.append(Refusal(self._topics.event(row.stream), why))
+
+    def _pause(self, now_ns: int) -> None:
+        """Not now: let the window run dry, wait, and begin again with the first unacknowledged row."""
+        if not self._paused_until_ns:
+            self._paused_until_ns = now_ns + int(self._backoff.next_s() * NS_PER_S)
+        self._ready.clear()
+        self._cursor = self._next_fetch_ns = 0
+
+    def _note_activity(self, now_ns: int) -> None:
+        if not self.in_flight:
+            self._last_answer_ns = now_ns

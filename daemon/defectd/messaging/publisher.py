@@ -1,0 +1,229 @@
+"""The publisher: one supervised thread that keeps a connection and carries the outbox over it.
+
+The session at the broker holds nothing but the will: this station only publishes, and what it publishes waits in
+its own outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import Callable
+
+from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
+from defectd.faults import Faults
+from defectd.inspection.events import Birth, Status
+from defectd.messaging.client import Broker, Cause, Connection, End, Will
+from defectd.messaging.drain import Counters, Drain, Source
+from defectd.messaging.pacing import ProtocolChoice, TokenBucket
+from defectd.messaging.topics import Topics
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S = 30.0
+STABLE_S = 10.0  # a connection that lasted this long makes the next attempt quick
+FAREWELL_S = 2.0
+REFUSAL_MEMORY_S = 60.0
+
+# cause: (fault, whether only a person can mend it, so that trying often is of no use)
+_FAULTS = {
+    Cause.UNREACHABLE: ("disconnected", False),
+    Cause.SILENT: ("disconnected", False),
+    Cause.REFUSED: ("disconnected", False),
+    Cause.VERSION: ("disconnected", True),
+    Cause.TLS: ("tls_failed", True),
+    Cause.LOGIN: ("login_refused", True),
+    Cause.TAKEN_OVER: ("session_taken_over", True),
+}
+_ENDED_BY_CONNECTING = ("disconnected", "tls_failed", "login_refused", "internal_error")
+
+
+class Publisher:
+    """Publishes status and birth on every connection, then the outbox, until `close`."""
+
+    def __init__(  # noqa: PLR0917 - each of its own type
+        self,
+        broker: Broker,
+        topics: Topics,
+        outbox: Source,
+        status: Callable[[], Status],
+        birth: Callable[[], Birth],
+        last_words: Callable[[], Status],
+        faults: Faults,
+    ) -> None:
+        """*status*, *birth* and *last_words* (the offline will) are asked on the publisher's thread."""
+        self._broker, self._topics, self._outbox, self._faults = broker, topics, outbox, faults
+        self._status, self._birth, self._last_words = status, birth, last_words
+        self._protocol = ProtocolChoice(broker.protocol)
+        self._bucket = TokenBucket(broker.rate_limit_hz)
+        self._backoff = Backoff(broker.reconnect_min_s, broker.reconnect_max_s)
+        self._slow = Backoff(broker.reconnect_max_s, broker.reconnect_max_s)
+        self._counters = Counters()
+        self._announcing = threading.Event()
+        self._news = threading.Event()
+        self._closing = threading.Event()
+        self._drain_s = 0.0
+        self._refused_ns = self._up_since_ns = 0
+        self._stable = False
+        self._waker, self._wake = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wake.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="mqtt")
+        self.connected = False
+        self.last_progress_ns = monotonic_ns()
+
+    @property
+    def protocol(self) -> str:
+        """The MQTT version in use, or to be tried next: 5 or 3.1.1."""
+        return self._protocol.name
+
+    @property
+    def counters(self) -> Counters:
+        """A copy."""
+        return replace(self._counters)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be made again."""
+        return max(0, self._counters.connects - 1)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def announce(self) -> None:
+        """Status or birth changed: publish them again when connected. Any thread; coalesced."""
+        self._announcing.set()
+        self._interrupt()
+
+    def wake(self) -> None:
+        """There are new rows in the outbox. Any thread; never blocks."""
+        self._news.set()
+        self._interrupt()
+
+    def close(self, drain_s: float) -> None:
+        """Stop taking rows, wait up to *drain_s* for those in flight, publish offline, disconnect."""
+        self._drain_s = drain_s
+        self._closing.set()
+        self._interrupt()
+        if self._thread.ident is not None:
+            self._thread.join(drain_s + FAREWELL_S + 10.0)  # it may be in the middle of connecting
+        if self._thread.is_alive():
+            log.error("the publisher does not end")
+            return
+        self._waker.close()
+        self._wake.close()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                delay_s = self._next_delay_s(self._live())
+            except Exception as error:  # the thread's outermost guard
+                log.exception("the publisher stumbled")
+                self._faults.begin("mqtt", "internal_error", repr(error))
+                delay_s = self._backoff.next_s()
+            self._pause(delay_s)
+
+    def _live(self) -> End:
+        """One connection, from CONNECT to its end."""
+        will = Will(self._topics.status, self._last_words().to_json())
+        connection = Connection(self._broker, self._protocol.name, will, self._wake)
+        try:
+            connection.open()
+            while connection.end is None and not connection.up and not self._closing.is_set():
+                connection.step(1.0)
+                self.last_progress_ns = monotonic_ns()
+            if connection.up:
+                self._serve(connection)
+        finally:
+            self.connected = False
+            connection.abandon()
+        return connection.end or End(Cause.CLOSED, "closed by us")
+
+    def _serve(self, connection: Connection) -> None:
+        self._welcome()
+        window = max(1, min(self._broker.window, connection.receive_maximum))
+        drain = Drain(self._outbox, connection, self._topics, window, self._bucket, self._counters)
+        self._announcing.set()
+        while connection.end is None and not self._closing.is_set():
+            now_ns = monotonic_ns()
+            if self._announcing.is_set():
+                self._announcing.clear()
+                drain.announce(self._topics.status, self._status().to_json(), now_ns)
+                drain.announce(self._topics.birth, self._birth().to_json(), now_ns)
+            if self._news.is_set():
+                self._news.clear()
+                drain.wake()
+            wait_s = drain.fill(now_ns)
+            drain.settle(connection.step(wait_s), monotonic_ns())
+            self._look(connection, drain)
+        if connection.end is None:
+            self._say_goodbye(connection, drain)
+
+    def _look(self, connection: Connection, drain: Drain) -> None:
+        self.last_progress_ns = now_ns = monotonic_ns()
+        for refusal in drain.refusals():
+            self._refused_ns = now_ns
+            self._faults.begin("mqtt", "publish_refused", f"the broker refuses {refusal.topic}: {refusal.why}")
+        if self._refused_ns and now_ns - self._refused_ns > REFUSAL_MEMORY_S * NS_PER_S:
+            self._refused_ns = 0
+            self._faults.end("mqtt", "publish_refused")
+        if not self._stable and now_ns - self._up_since_ns > STABLE_S * NS_PER_S:
+            self._stable = True
+            self._backoff.reset()
+            self._faults.end("mqtt", "session_taken_over")
+        if drain.silent_s(now_ns) > ANSWER_TIMEOUT_S and connection.end is None:
+            connection.end = End(Cause.LOST, f"the broker has not answered for {ANSWER_TIMEOUT_S:.0f} s")
+
+    def _welcome(self) -> None:
+        self.connected, self._stable, self._up_since_ns = True, False, monotonic_ns()
+        self._counters.connects += 1
+        self._protocol.accepted()
+        log.info("connected to %s:%d, MQTT %s", self._broker.host, self._broker.port, self._protocol.name)
+        for code in _ENDED_BY_CONNECTING:
+            self._faults.end("mqtt", code)
+
+    def _say_goodbye(self, connection: Connection, drain: Drain) -> None:
+        """What is in flight may finish; what is not waits in the outbox for the next start."""
+        self._await_answers(connection, drain, self._drain_s)
+        stopped = self._last_words().model_copy(
+            update={"state": "offline", "condition": "stopped", "detail": "stopped", "ts": utc_now()}
+        )
+        drain.announce(self._topics.status, stopped.to_json(), monotonic_ns())
+        self._await_answers(connection, drain, FAREWELL_S)
+        if connection.end is None:
+            connection.disconnect()
+
+    def _await_answers(self, connection: Connection, drain: Drain, longest_s: float) -> None:
+        deadline_ns = monotonic_ns() + int(longest_s * NS_PER_S)
+        while not drain.idle and connection.end is None and monotonic_ns() < deadline_ns:
+            drain.settle(connection.step(0.05), monotonic_ns())
+            self.last_progress_ns = monotonic_ns()
+
+    def _next_delay_s(self, end: End) -> float:
+        """How long to wait after *end*; tells the fault, and learns which protocol the broker speaks."""
+        if end.cause is Cause.CLOSED:
+            return 0.0
+        if end.cause is Cause.SILENT:
+            self._protocol.closed_silently()
+        if end.cause is Cause.VERSION and self._protocol.refused():
+            log.info("%s; MQTT 3.1.1 it is", end.detail)
+            return 0.0
+        log.info("no connection: %s", end.detail)
+        code, needs_person = _FAULTS.get(end.cause, ("", False))
+        if code:
+            self._faults.begin("mqtt", code, end.detail)
+        return (self._slow if needs_person else self._backoff).next_s()
+
+    def _pause(self, delay_s: float) -> None:
+        until_ns = monotonic_ns() + int(delay_s * NS_PER_S)
+        while not self._closing.is_set() and monotonic_ns() < until_ns:
+            self._closing.wait(min(1.0, (until_ns - monotonic_ns()) / NS_PER_S))
+            self.last_progress_ns = monotonic_ns()
+
+    def _interrupt(self) -> None:
+        with suppress(OSError):  # full: it is awake anyway; closed: there is no one to wake
+            self._waker.send(b"\0")

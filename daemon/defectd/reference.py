@@ -1,0 +1,165 @@
+"""Writes the reference documents from the models themselves: `python -m defectd.reference docs`.
+
+docs/wire.md, docs/schemas/*.json and docs/configuration.md; a test says so when they are out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from defectd.examples import EXAMPLES
+from defectd.inspection.events import ALL_MESSAGES, StoredEvent, WireModel
+from defectd.messaging.topics import ROOT
+from defectd.settings import (
+    DefectSettings,
+    EvidenceSettings,
+    InspectionSettings,
+    LogSettings,
+    ModelSettings,
+    MqttSettings,
+    OpencvSettings,
+    RegionSettings,
+    ReplaySettings,
+    SimulatedSettings,
+    StateSettings,
+    StationSettings,
+    TlsSettings,
+)
+from defectd.storage import write_durably
+
+_TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("[station]", StationSettings),
+    ("[mqtt]", MqttSettings),
+    ("[mqtt.tls]", TlsSettings),
+    ("[model]", ModelSettings),
+    ('[[camera]] kind = "replay"', ReplaySettings),
+    ('[[camera]] kind = "simulated"', SimulatedSettings),
+    ('[[camera]] kind = "opencv"', OpencvSettings),
+    ("[inspection]", InspectionSettings),
+    ("[[inspection.defect]]", DefectSettings),
+    ("[[inspection.region]]", RegionSettings),
+    ("[evidence]", EvidenceSettings),
+    ("[state]", StateSettings),
+    ("[log]", LogSettings),
+)
+
+_WIRE_INTRODUCTION = f"""# The wire
+
+Generated from `daemon/defectd/inspection/events.py` by `make docs`; do not edit.
+
+Topics begin with `{ROOT}/{{site}}/{{area}}/{{line}}/{{station}}`. Payloads are UTF-8 JSON. Ignore fields that you do not
+know: new ones appear without notice, and raise the minor number of `schema`. Anything else would be a new topic root.
+
+| topic | QoS | retained | |
+|---|---|---|---|
+| `status` | 1 | yes | online or offline; the broker sends `offline` when the station vanishes (will) |
+| `birth` | 1 | yes | what the station is: versions, recipe, model, next `seq` of each stream |
+| `evt/inspection` | 1 | no | one for each unit, good ones too |
+| `evt/fault` | 1 | no | something broke (`raised`), works again (`cleared`), or happened once (`noted`) |
+| `evt/gap` | 1 | no | events that were lost, and why |
+
+## How to know that no unit is missing
+
+* Delivery is at least once. De-duplicate on `id`.
+* `seq` is consecutive per stream and `epoch`. A hole that no `evt/gap` explains is a loss on your side of the broker.
+* A new `epoch` means that the station's state was recreated; `seq` begins anew.
+* `frame.trigger` is consecutive per camera, also over restarts. In free-run mode `frame.dropped_before` frames are
+  missing before it, on purpose. Any other hole is a unit that passed while the daemon was down.
+* A PUBACK says that the broker has the event, not that you have. Give the MES a persistent session, and the broker a
+  queue that is long enough (`max_queued_messages`).
+
+`bbox_px` is `[x, y, width, height]` in pixels of the full frame, origin top left. Paths of `images` are relative to
+the station's `evidence` directory. `timing_ms.capture_to_verdict` runs on the monotonic clock; `inference_clock` says
+how `timing_ms.inference` was measured.
+"""
+
+
+def wire_document() -> str:
+    """docs/wire.md."""
+    parts = [_WIRE_INTRODUCTION]
+    for message in ALL_MESSAGES:
+        parts.append(f"\n## {_schema_name(message)}\n\nTopic `{_topic(message)}`. {_summary(message)}\n")
+        parts.append(f"JSON Schema: [schemas/{_file_name(message)}](schemas/{_file_name(message)})\n")
+        example = json.dumps(json.loads(EXAMPLES[message].to_json()), indent=2)
+        parts.append(f"\n```json\n{example}\n```\n")
+        parts.append("\n| field | type | |\n|---|---|---|\n")
+        for name, field in message.model_fields.items():
+            parts.append(f"| `{field.alias or name}` | {_type_name(field.annotation)} | {field.description or ''} |\n")
+    return "".join(parts)
+
+
+def configuration_document() -> str:
+    """docs/configuration.md."""
+    parts = [
+        "# Configuration\n\nGenerated from `daemon/defectd/settings.py` by `make docs`; do not edit.\n\n"
+        "One TOML file; relative paths are relative to it. The environment wins: `DEFECTD_MQTT__PASSWORD=…` sets "
+        "`[mqtt] password`. `defectd check --config FILE` prints what is in effect, or every mistake at once.\n"
+    ]
+    for title, table in _TABLES:
+        parts.append(f"\n## `{title}`\n\n{_summary(table)}\n\n| key | type | default | |\n|---|---|---|---|\n")
+        for name, field in table.model_fields.items():
+            default = "required" if field.is_required() else f"`{_default(field.default)}`"
+            parts.append(f"| `{name}` | {_type_name(field.annotation)} | {default} | {field.description or ''} |\n")
+    return "".join(parts)
+
+
+def schemas() -> dict[str, str]:
+    """File name to JSON Schema (2020-12) of each message, for consumers: unknown fields are allowed."""
+    return {_file_name(message): json.dumps(_lenient_schema(message), indent=2) + "\n" for message in ALL_MESSAGES}
+
+
+def write(directory: Path) -> None:
+    """Write all documents below *directory*."""
+    (directory / "schemas").mkdir(parents=True, exist_ok=True)
+    write_durably(directory / "wire.md", wire_document().encode())
+    write_durably(directory / "configuration.md", configuration_document().encode())
+    for name, text in schemas().items():
+        write_durably(directory / "schemas" / name, text.encode())
+
+
+def _lenient_schema(message: type[WireModel]) -> dict[str, Any]:
+    schema = message.model_json_schema(by_alias=True, mode="serialization")
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        if part.get("additionalProperties") is False:
+            part["additionalProperties"] = True
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _schema_name(message: type[WireModel]) -> str:
+    return str(message.model_fields["schema_"].default)
+
+
+def _file_name(message: type[WireModel]) -> str:
+    return _schema_name(message).replace("/", "-") + ".json"
+
+
+def _topic(message: type[WireModel]) -> str:
+    if issubclass(message, StoredEvent):
+        return f"evt/{message.stream}"
+    return message.__name__.lower()
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").split())
+
+
+def _type_name(annotation: Any) -> str:
+    """A reader's name of the type: the same on every Python."""
+    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    for noise in ("typing.", "defectd.inspection.events.", "defectd.settings.", "pathlib.", "datetime.", "pydantic.types."):
+        text = text.replace(noise, "")
+    text = text.replace("<class '", "").replace("'>", "")
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else str(value) if not isinstance(value, BaseModel) else "see below"
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

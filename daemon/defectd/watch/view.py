@@ -1,0 +1,225 @@
+"""The live view: what a tally means, on one screen, for a person who sees it for the first time."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from defectd.watch.lines import describe_findings, rate, share, time_of
+from defectd.watch.listener import Link
+from defectd.watch.tally import StationTally, Tally, quantile
+from defectd.watch.wire import Inspected
+
+VERDICT_STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "error": "bold magenta",
+    "aborted": "yellow",
+    "skipped": "yellow",
+}
+CONDITION_STYLES = {
+    "inspecting": "bold black on green",
+    "degraded": "bold black on yellow",
+    "starting": "bold black on cyan",
+    "stopping": "bold black on cyan",
+    "stopped": "bold white on bright_black",
+    "lost": "bold white on red",
+}
+_MEANINGS = {"passed": "good", "failed": "defects found", "error": "could not judge"}
+_BAR_CELLS = 12
+_FIXED_ROWS = 15  # everything but the table of units
+_QUIET_S = 10.0
+_FAULTS_SHOWN = 3
+
+
+def render(
+    tally: Tally, link: Link, broker: str, size: tuple[int, int], now_s: float, note: str = ""
+) -> RenderableType:
+    """The whole screen; *size* is its width and height in cells, *note* a line of whoever runs the view."""
+    stations = list(tally.stations.values())
+    if len(stations) == 1:
+        body = _station(stations[0], size, now_s)
+    elif stations:
+        body = [_summary(stations)]
+    else:
+        body = [Panel(Text(note or "no station has been heard yet", justify="center"), padding=(2, 2))]
+    return Group(_link_line(link, broker, size[0]), *body, *([Text(note, style="bold")] if note and stations else []))
+
+
+def _link_line(link: Link, broker: str, width: int) -> Text:
+    state = f"connected, {link.detail}" if link.connected else f"AWAY: {link.detail}; trying again"
+    if link.refused:
+        state = f"REFUSED: {link.detail}"
+    style = "green" if link.connected else "bold red"
+    line = Text.assemble(("defectd", "bold"), "  broker ", broker, " ", (state, style))
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _station(station: StationTally, size: tuple[int, int], now_s: float) -> list[RenderableType]:
+    width, height = size
+    extra = min(len(station.faults), _FAULTS_SHOWN) + bool(station.holes)
+    middle = Table.grid(expand=True, padding=(0, 0))
+    for ratio in (30, 36, 26):
+        middle.add_column(ratio=ratio)
+    middle.add_row(_verdicts(station), _latency(station), _codes(station))
+    rows = max(height - _FIXED_ROWS - extra, 3)
+    return [_head(station, now_s), middle, _units(station, rows, width), *_troubles(station)]
+
+
+def _head(station: StationTally, now_s: float) -> RenderableType:
+    status, birth = station.status, station.birth
+    condition = status.condition if status else "unknown"
+    first = Text.assemble(
+        (station.name.replace("/", " / "), "bold"), "  ",
+        (f" {condition.upper()} ", CONDITION_STYLES.get(condition, "reverse")), "  ", _pulse(station, now_s),
+    )  # fmt: skip
+    model, runtime = station.model
+    second = Text.assemble(
+        ("model ", "dim"), model or "none yet", (" on ", "dim"), runtime or "?",
+        ("   recipe ", "dim"), birth.recipe if birth else "?",
+        ("   camera ", "dim"), ", ".join(birth.cameras) if birth else "?",
+    )  # fmt: skip
+    for line in (first, second):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Panel(Group(first, second), box=box.ROUNDED, padding=(0, 1))
+
+
+def _pulse(station: StationTally, now_s: float) -> str:
+    if not station.arrivals_s:
+        return station.status.detail if station.status else "no unit seen yet"
+    silent_s = now_s - station.arrivals_s[-1]
+    if silent_s > _QUIET_S:
+        return f"no unit for {silent_s:.0f} s"
+    return f"{rate(station)} units/s"
+
+
+def _verdicts(station: StationTally) -> Panel:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(min_width=7)
+    table.add_column(justify="right", min_width=5)
+    table.add_column(style="dim", no_wrap=True)
+    others = [verdict for verdict in ("aborted", "skipped") if station.verdicts[verdict]]
+    for verdict in ["passed", "failed", "error", *others]:
+        count = station.verdicts[verdict]
+        style = VERDICT_STYLES[verdict] if count else "dim"
+        table.add_row(Text(verdict, style), Text(str(count), style), _MEANINGS.get(verdict, ""))
+    if not others:
+        table.add_row("pass rate", Text(share(station.pass_rate), "bold"), "")
+    return Panel(table, title=f"{station.units} units", title_align="left", box=box.ROUNDED, height=6)
+
+
+def _latency(station: StationTally) -> Panel:
+    deadline_ms = station.birth.deadline_ms if station.birth else None
+    table = Table.grid(padding=(0, 1))
+    table.add_column(min_width=6)
+    table.add_column(justify="right", min_width=7)
+    table.add_column(no_wrap=True)
+    for name, part in (("half in", 0.5), ("99 % in", 0.99)):
+        value_ms = quantile(station.latencies_ms, part)
+        if value_ms is None:
+            table.add_row(name, "-", "")
+        else:
+            late = deadline_ms is not None and value_ms > deadline_ms
+            table.add_row(name, Text(f"{value_ms:.1f} ms", "bold red" if late else "bold"), _bar(value_ms, deadline_ms))
+    inference_ms = quantile(station.inferences_ms, 0.5)
+    table.add_row("model", "-" if inference_ms is None else f"{inference_ms:.1f} ms", Text("half of the units", "dim"))
+    if deadline_ms is not None:
+        late_units = f"{station.late_units} late" if station.late_units else "none late"
+        table.add_row("limit", f"{deadline_ms:.0f} ms", Text(late_units, "bold red" if station.late_units else "green"))
+    return Panel(table, title="picture to verdict", title_align="left", box=box.ROUNDED, height=6)
+
+
+def _bar(value_ms: float, deadline_ms: float | None) -> Text:
+    """How much of the deadline is used."""
+    if not deadline_ms:
+        return Text("")
+    used = min(value_ms / deadline_ms, 1.0)
+    cells = max(round(used * _BAR_CELLS), 1)
+    style = "green" if used < 0.7 else "yellow" if used < 1.0 else "bold red"
+    return Text.assemble(("━" * cells, style), ("─" * (_BAR_CELLS - cells), "dim"))
+
+
+def _codes(station: StationTally) -> Panel:
+    """The four commonest, and the rest as one number when there are more."""
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right")
+    ranked = station.codes.most_common()
+    shown = ranked[:4] if len(ranked) <= 4 else ranked[:3]
+    for code, count in shown:
+        table.add_row(code, str(count))
+    if len(ranked) > len(shown):
+        others = sum(count for _, count in ranked[len(shown) :])
+        table.add_row(Text(f"{len(ranked) - len(shown)} other codes", "dim"), str(others))
+    if not ranked:
+        table.add_row(Text("none", "dim"), "")
+    total = sum(station.codes.values())
+    return Panel(table, title=f"{total} defects", title_align="left", box=box.ROUNDED, height=6)
+
+
+def _units(station: StationTally, rows: int, width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False, header_style="dim")
+    table.add_column("time", no_wrap=True)
+    table.add_column("unit", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("trigger", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("latency", justify="right", no_wrap=True)
+    table.add_column("defects, with confidence", ratio=1, no_wrap=True, overflow="ellipsis")
+    for unit in list(station.recent)[: -rows - 1 : -1]:
+        table.add_row(time_of(unit), unit.unit_id, str(unit.trigger), _verdict(unit), f"{unit.latency_ms:.1f} ms",
+                      describe_findings(unit))  # fmt: skip
+    for _ in range(rows - len(station.recent)):
+        table.add_row()
+    del width
+    return table
+
+
+def _verdict(unit: Inspected) -> Text:
+    review = " review" if unit.needs_review else ""
+    word = unit.verdict.upper() if unit.verdict in ("failed", "error") else unit.verdict
+    return Text(word + review, VERDICT_STYLES.get(unit.verdict, "bold"))
+
+
+def _troubles(station: StationTally) -> list[RenderableType]:
+    lines = [
+        Text(f"FAULT {fault.component}: {fault.code}: {fault.detail}", "bold yellow")
+        for fault in list(station.faults.values())[:_FAULTS_SHOWN]
+    ]
+    holes = station.holes
+    if holes:
+        lines.append(Text(f"MISSING without an explanation: {', '.join(holes[:4])}", "bold red"))
+    elif station.units:
+        first, last = station.seq.first, station.seq.last
+        lost = f"; {station.lost} given up by the station, as it reported" if station.lost else ""
+        twice = f"; {station.redelivered} delivered twice, counted once" if station.redelivered else ""
+        line = Text.assemble(("every unit accounted for", "green"), f": events {first} to {last}, no gap{lost}{twice}")
+        lines.append(line if station.faults else Text.assemble(line, ("; no faults", "green")))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return list(lines)
+
+
+def _summary(stations: list[StationTally]) -> Table:
+    """One row per station."""
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
+    table.add_column("station", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("condition", no_wrap=True)
+    for name in ("units", "passed", "failed", "error", "pass rate", "p99 ms", "missing", "faults"):
+        table.add_column(name, justify="right")
+    for station in sorted(stations, key=lambda one: one.name):
+        condition = station.status.condition if station.status else "unknown"
+        p99_ms = quantile(station.latencies_ms, 0.99)
+        counts = [Text(str(station.verdicts[v]), VERDICT_STYLES[v] if station.verdicts[v] else "dim")
+                  for v in ("passed", "failed", "error")]  # fmt: skip
+        missing = len(station.holes)
+        table.add_row(
+            station.name, Text(f" {condition.upper()} ", CONDITION_STYLES.get(condition, "reverse")),
+            str(station.units), *counts, share(station.pass_rate), "-" if p99_ms is None else f"{p99_ms:.1f}",
+            Text(str(missing), "bold red" if missing else "dim"),
+            Text(str(len(station.faults)), "bold yellow" if station.faults else "dim"),
+        )  # fmt: skip
+    return table
