@@ -83,9 +83,9 @@ def build(checked: Checked) -> Daemon:
         station=station,
         max_bytes=settings.state.outbox_max_mb * 1_000_000,
         keep_acked_s=settings.state.keep_delivered_h * 3600,
-        on_commit=lambda: publisher.wake(),
+        on_commit=lambda: publisher.wake(),  # noqa: PLW0108 - each needs the other; made below
     )
-    faults = Faults(_fault_sink(outbox, station, boot_id), changed=lambda: publisher.announce())
+    faults = Faults(_fault_sink(outbox, station, boot_id), changed=lambda: publisher.announce())  # noqa: PLW0108
     condition = Condition(boot_id, faults.active)
     recipe = build_recipe(settings)
     identity = StationIdentity(

@@ -52,8 +52,8 @@ _WIRE_INTRODUCTION = f"""# The wire
 
 Generated from `daemon/defectd/inspection/events.py` by `make docs`; do not edit.
 
-Topics begin with `{ROOT}/{{site}}/{{area}}/{{line}}/{{station}}`. Payloads are UTF-8 JSON. Ignore fields that you do not
-know: new ones appear without notice, and raise the minor number of `schema`. Anything else would be a new topic root.
+Topics begin with `{ROOT}/{{site}}/{{area}}/{{line}}/{{station}}`. Payloads are UTF-8 JSON. Ignore fields that you do
+not know: new ones appear without notice, and raise the minor number of `schema`. Anything else would be a new topic root.
 
 | topic | QoS | retained | |
 |---|---|---|---|
@@ -78,33 +78,53 @@ the station's `evidence` directory. `timing_ms.capture_to_verdict` runs on the m
 how `timing_ms.inference` was measured.
 """
 
+_CONFIGURATION_INTRODUCTION = """# Configuration
+
+Generated from `daemon/defectd/settings.py` by `make docs`; do not edit.
+
+One TOML file; relative paths are relative to it. The environment wins: `DEFECTD_MQTT__PASSWORD=…` sets
+`[mqtt] password`. `defectd check --config FILE` prints what is in effect, or every mistake at once.
+"""
+
+_LIMITS = (
+    ("minimum", "at least"),
+    ("exclusiveMinimum", "more than"),
+    ("maximum", "at most"),
+    ("minItems", "entries at least"),
+    ("pattern", "pattern"),
+)
+
 
 def wire_document() -> str:
     """docs/wire.md."""
     parts = [_WIRE_INTRODUCTION]
+    shared: dict[str, dict[str, Any]] = {}
     for message in ALL_MESSAGES:
-        parts.append(f"\n## {_schema_name(message)}\n\nTopic `{_topic(message)}`. {_summary(message)}\n")
-        parts.append(f"JSON Schema: [schemas/{_file_name(message)}](schemas/{_file_name(message)})\n")
+        schema = _lenient_schema(message)
+        shared.update(schema.get("$defs", {}))
+        file = _file_name(message)
         example = json.dumps(json.loads(EXAMPLES[message].to_json()), indent=2)
-        parts.append(f"\n```json\n{example}\n```\n")
-        parts.append("\n| field | type | |\n|---|---|---|\n")
-        for name, field in message.model_fields.items():
-            parts.append(f"| `{field.alias or name}` | {_type_name(field.annotation)} | {field.description or ''} |\n")
+        parts.append(f"\n## {_schema_name(message)}\n\nTopic `{_topic(message)}`. {_summary(message)}\n")
+        parts.append(f"JSON Schema: [schemas/{file}](schemas/{file})\n\n```json\n{example}\n```\n\n")
+        parts.append(_field_table(schema))
+    parts.append("\n## Parts\n")
+    for name, schema in sorted(shared.items()):
+        text = " ".join(schema.get("description", "").split())
+        parts.append(f"\n### {name}\n\n{text}\n\n{_field_table(schema)}")
     return "".join(parts)
 
 
 def configuration_document() -> str:
     """docs/configuration.md."""
-    parts = [
-        "# Configuration\n\nGenerated from `daemon/defectd/settings.py` by `make docs`; do not edit.\n\n"
-        "One TOML file; relative paths are relative to it. The environment wins: `DEFECTD_MQTT__PASSWORD=…` sets "
-        "`[mqtt] password`. `defectd check --config FILE` prints what is in effect, or every mistake at once.\n"
-    ]
+    parts = [_CONFIGURATION_INTRODUCTION]
     for title, table in _TABLES:
+        schema = table.model_json_schema()
         parts.append(f"\n## `{title}`\n\n{_summary(table)}\n\n| key | type | default | |\n|---|---|---|---|\n")
-        for name, field in table.model_fields.items():
-            default = "required" if field.is_required() else f"`{_default(field.default)}`"
-            parts.append(f"| `{name}` | {_type_name(field.annotation)} | {default} | {field.description or ''} |\n")
+        for name, field in schema["properties"].items():
+            default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
+            limits = ", ".join(f"{words} {field[key]}" for key, words in _LIMITS if key in field)
+            text = "; ".join(part for part in (field.get("description", ""), limits) if part)
+            parts.append(f"| `{name}` | {_type_name(field)} | {default} | {text} |\n")
     return "".join(parts)
 
 
@@ -148,17 +168,31 @@ def _summary(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def _type_name(annotation: Any) -> str:
-    """A reader's name of the type: the same on every Python."""
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
-    for noise in ("typing.", "defectd.inspection.events.", "defectd.settings.", "pathlib.", "datetime.", "pydantic.types."):
-        text = text.replace(noise, "")
-    text = text.replace("<class '", "").replace("'>", "")
-    return "`" + text.replace("|", "\\|") + "`"
+def _field_table(schema: dict[str, Any]) -> str:
+    rows = [
+        f"| `{name}` | {_type_name(field)} | {field.get('description', '')} |\n"
+        for name, field in schema["properties"].items()
+    ]
+    return "| field | type | |\n|---|---|---|\n" + "".join(rows)
 
 
-def _default(value: Any) -> str:
-    return "none" if value is None else str(value) if not isinstance(value, BaseModel) else "see below"
+def _type_name(field: dict[str, Any]) -> str:  # noqa: PLR0911 - one return per kind of type
+    """A JSON Schema type in a reader's words."""
+    if "$ref" in field:
+        return str(field["$ref"]).rsplit("/", 1)[-1]
+    if "allOf" in field:
+        return _type_name(field["allOf"][0])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_type_name(option) for option in field["anyOf"])
+    if field.get("type") == "array" and "prefixItems" in field:
+        return f"[{', '.join(_type_name(item) for item in field['prefixItems'])}]"
+    if field.get("type") == "array":
+        return f"list of {_type_name(field['items'])}"
+    return str(field.get("format") or field.get("type", "any"))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import Annotated  # in typing from Python 3.9 on
 
 TOPIC_LEVEL = r"^[A-Za-z0-9_-]{1,64}$"
 TopicLevel = Annotated[str, Field(pattern=TOPIC_LEVEL)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
 
 START_TIMEOUT_S = 10.0
 NO_MOSQUITTO = "no mosquitto on PATH; run: sudo apt-get install mosquitto"
@@ -85,6 +90,12 @@ class BrokerProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
+    def save(self) -> None:
+        """Mosquitto writes its sessions and queues to disk on SIGUSR1."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+
     def thaw(self) -> None:
         """SIGCONT."""
         assert self._process is not None
@@ -157,3 +168,42 @@ class NatsBroker(BrokerProcess):
             f"mqtt {{ host: {self.host}, port: {self.port} }}\n"
         )
         return [executable, "-c", str(configuration)]
+
+
+class Listener:
+    """A durable subscriber, as an MES would be: QoS 1, a session that outlives broker and connection.
+
+    Collects (topic, payload, retained) of all messages below *topics*, in order of arrival.
+    """
+
+    def __init__(self, broker: BrokerProcess, topics: str = "#", username: str | None = None) -> None:
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self._subscribed = threading.Event()
+        self._client = Client(
+            CallbackAPIVersion.VERSION2, client_id=f"listener-{broker.port}", clean_session=False, protocol=MQTTv311
+        )
+        self._client.reconnect_delay_set(min_delay=1, max_delay=1)
+        if username is not None:
+            self._client.username_pw_set(username, username)
+        self._client.on_connect = lambda client, *_: client.subscribe(topics, qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = lambda _c, _u, m: self.messages.append((m.topic, bytes(m.payload), bool(m.retain)))
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+        assert self._subscribed.wait(START_TIMEOUT_S), "no SUBACK"
+
+    def events(self, stream: str) -> list[dict[str, Any]]:
+        """The events of one stream, in order of arrival, repeated ones too."""
+        return [json.loads(payload) for topic, payload, _ in list(self.messages) if topic.endswith(f"/evt/{stream}")]
+
+    def last(self, name: str) -> dict[str, Any] | None:
+        """The latest message on the topic that ends in *name*."""
+        found = [json.loads(payload) for topic, payload, _ in list(self.messages) if topic.endswith(f"/{name}")]
+        return found[-1] if found else None
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()

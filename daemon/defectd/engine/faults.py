@@ -64,4 +64,5 @@ def essence(error: BaseException, limit: int = 300) -> str:
     """The error in one line: torch's messages carry stack traces, TorchScript's put the cause last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
-    return f"{type(error).__name__}: {line}"[:limit]
+    kind = f"{type(error).__name__}: "
+    return (line if line.startswith(kind) else kind + line)[:limit]

@@ -72,6 +72,8 @@ class StoredEvent(WireModel):
 
 
 class Recipe(WireModel):
+    """The product type that the unit was judged as."""
+
     name: str
     revision: str
 
@@ -86,6 +88,8 @@ class Model(WireModel):
 
 
 class FrameInfo(WireModel):
+    """Where the picture came from; its size is null when there was none."""
+
     camera: str
     trigger: int = Field(description="Consecutive per camera, also over restarts: a hole shows a lost unit")
     frame_id: int | None = Field(description="The camera's own counter, where it has one")
@@ -105,6 +109,8 @@ class TimingMs(WireModel):
 
 
 class Defect(WireModel):
+    """One finding."""
+
     code: str = Field(description="The recipe's defect code")
     category: str
     class_name: str = Field(description="The model's class")
@@ -184,6 +190,8 @@ class GapEvent(StoredEvent):
 
 
 class ActiveFault(WireModel):
+    """A fault that holds now."""
+
     component: str
     code: str
     detail: str
@@ -213,6 +221,8 @@ class WarmupReport(WireModel):
 
 
 class CameraInfo(WireModel):
+    """One of the station's cameras."""
+
     name: str
     kind: str
     mode: Literal["triggered", "free_run"]
@@ -220,6 +230,8 @@ class CameraInfo(WireModel):
 
 
 class ClassCode(WireModel):
+    """What the recipe calls a class of the model."""
+
     class_name: str
     code: str
     min_confidence: float

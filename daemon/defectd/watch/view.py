@@ -28,8 +28,8 @@ CONDITION_STYLES = {
     "stopped": "bold white on bright_black",
     "lost": "bold white on red",
 }
-_MEANINGS = {"passed": "good", "failed": "defects found", "error": "could not judge"}
-_BAR_CELLS = 12
+_PANEL_ROWS = 4
+_BAR_CELLS = 10
 _FIXED_ROWS = 15  # everything but the table of units
 _QUIET_S = 10.0
 _FAULTS_SHOWN = 3
@@ -41,7 +41,7 @@ def render(
     """The whole screen; *size* is its width and height in cells, *note* a line of whoever runs the view."""
     stations = list(tally.stations.values())
     if len(stations) == 1:
-        body = _station(stations[0], size, now_s)
+        body = _station(stations[0], size[1] - bool(note), now_s)
     elif stations:
         body = [_summary(stations)]
     else:
@@ -59,15 +59,14 @@ def _link_line(link: Link, broker: str, width: int) -> Text:
     return line
 
 
-def _station(station: StationTally, size: tuple[int, int], now_s: float) -> list[RenderableType]:
-    width, height = size
+def _station(station: StationTally, height: int, now_s: float) -> list[RenderableType]:
     extra = min(len(station.faults), _FAULTS_SHOWN) + bool(station.holes)
     middle = Table.grid(expand=True, padding=(0, 0))
     for ratio in (30, 36, 26):
         middle.add_column(ratio=ratio)
     middle.add_row(_verdicts(station), _latency(station), _codes(station))
     rows = max(height - _FIXED_ROWS - extra, 3)
-    return [_head(station, now_s), middle, _units(station, rows, width), *_troubles(station)]
+    return [_head(station, now_s), middle, _units(station, rows), *_troubles(station)]
 
 
 def _head(station: StationTally, now_s: float) -> RenderableType:
@@ -80,8 +79,8 @@ def _head(station: StationTally, now_s: float) -> RenderableType:
     model, runtime = station.model
     second = Text.assemble(
         ("model ", "dim"), model or "none yet", (" on ", "dim"), runtime or "?",
-        ("   recipe ", "dim"), birth.recipe if birth else "?",
         ("   camera ", "dim"), ", ".join(birth.cameras) if birth else "?",
+        ("   recipe ", "dim"), birth.recipe if birth else "?",
     )  # fmt: skip
     for line in (first, second):
         line.no_wrap, line.overflow = True, "ellipsis"
@@ -99,38 +98,43 @@ def _pulse(station: StationTally, now_s: float) -> str:
 
 def _verdicts(station: StationTally) -> Panel:
     table = Table.grid(padding=(0, 1))
-    table.add_column(min_width=7)
-    table.add_column(justify="right", min_width=5)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     others = [verdict for verdict in ("aborted", "skipped") if station.verdicts[verdict]]
-    for verdict in ["passed", "failed", "error", *others]:
+    for verdict in ["passed", "failed", "error", *others][:_PANEL_ROWS]:
         count = station.verdicts[verdict]
         style = VERDICT_STYLES[verdict] if count else "dim"
-        table.add_row(Text(verdict, style), Text(str(count), style), _MEANINGS.get(verdict, ""))
+        part = share(count / station.units) if station.units else "-"
+        table.add_row(Text(verdict, style), Text(str(count), style), Text(part, "dim"))
     if not others:
-        table.add_row("pass rate", Text(share(station.pass_rate), "bold"), "")
-    return Panel(table, title=f"{station.units} units", title_align="left", box=box.ROUNDED, height=6)
+        table.add_row("pass rate", "", Text(share(station.pass_rate), "bold"))
+    return _panel(table, f"{station.units} units")
 
 
 def _latency(station: StationTally) -> Panel:
     deadline_ms = station.birth.deadline_ms if station.birth else None
     table = Table.grid(padding=(0, 1))
-    table.add_column(min_width=6)
-    table.add_column(justify="right", min_width=7)
-    table.add_column(no_wrap=True)
-    for name, part in (("half in", 0.5), ("99 % in", 0.99)):
+    for justify in ("left", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    for name, part in (("median", 0.5), ("99 %", 0.99)):
         value_ms = quantile(station.latencies_ms, part)
         if value_ms is None:
             table.add_row(name, "-", "")
         else:
             late = deadline_ms is not None and value_ms > deadline_ms
-            table.add_row(name, Text(f"{value_ms:.1f} ms", "bold red" if late else "bold"), _bar(value_ms, deadline_ms))
+            value = Text(f"{value_ms:.1f} ms", "bold red" if late else "bold")
+            table.add_row(name, value, _bar(value_ms, deadline_ms))
     inference_ms = quantile(station.inferences_ms, 0.5)
-    table.add_row("model", "-" if inference_ms is None else f"{inference_ms:.1f} ms", Text("half of the units", "dim"))
+    table.add_row("model", "-" if inference_ms is None else f"{inference_ms:.1f} ms", Text("of these", "dim"))
     if deadline_ms is not None:
         late_units = f"{station.late_units} late" if station.late_units else "none late"
         table.add_row("limit", f"{deadline_ms:.0f} ms", Text(late_units, "bold red" if station.late_units else "green"))
-    return Panel(table, title="picture to verdict", title_align="left", box=box.ROUNDED, height=6)
+    return _panel(table, "picture to verdict")
+
+
+def _panel(table: Table, title: str) -> Panel:
+    return Panel(table, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1), height=_PANEL_ROWS + 2)
 
 
 def _bar(value_ms: float, deadline_ms: float | None) -> Text:
@@ -158,23 +162,22 @@ def _codes(station: StationTally) -> Panel:
     if not ranked:
         table.add_row(Text("none", "dim"), "")
     total = sum(station.codes.values())
-    return Panel(table, title=f"{total} defects", title_align="left", box=box.ROUNDED, height=6)
+    return _panel(table, f"{total} defects")
 
 
-def _units(station: StationTally, rows: int, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False, header_style="dim")
+def _units(station: StationTally, rows: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
     table.add_column("time", no_wrap=True)
     table.add_column("unit", no_wrap=True, overflow="ellipsis", max_width=24)
     table.add_column("trigger", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("latency", justify="right", no_wrap=True)
-    table.add_column("defects, with confidence", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("defects (confidence)", ratio=1, no_wrap=True, overflow="ellipsis")
     for unit in list(station.recent)[: -rows - 1 : -1]:
         table.add_row(time_of(unit), unit.unit_id, str(unit.trigger), _verdict(unit), f"{unit.latency_ms:.1f} ms",
                       describe_findings(unit))  # fmt: skip
     for _ in range(rows - len(station.recent)):
         table.add_row()
-    del width
     return table
 
 

@@ -1,0 +1,100 @@
+"""Tiny TorchScript files with the outside of an Ultralytics export. Needs torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAMES = ("open", "short", "spur")
+INPUT_HW = (64, 96)
+
+
+class BrightestBlock(torch.nn.Module):
+    """A dense head (1, 4 + 3, anchors) whose anchors are 8x8 blocks: a 16x16 box on each, scored by its brightness
+    in red, green and blue as classes 0, 1 and 2."""
+
+    centres: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = torch.nn.AvgPool2d(8)
+        height, width = INPUT_HW
+        rows, columns = torch.meshgrid(torch.arange(height // 8), torch.arange(width // 8), indexing="ij")
+        self.register_buffer("centres", (torch.stack([columns, rows]).float() * 8 + 4).reshape(1, 2, -1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) RGB in 0..1 -> (1, 7, 96)."""
+        scores = self.pool(x).flatten(2)
+        return torch.cat([self.centres.to(x.dtype), torch.full_like(self.centres, 16.0).to(x.dtype), scores], 1)
+
+
+class EndToEnd(torch.nn.Module):
+    """An end-to-end head (1, 3, 6): three boxes, of which the last is under any sensible threshold."""
+
+    rows: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = [[8.0, 8, 24, 24, 0.9, 2], [9, 9, 25, 25, 0.8, 2], [0, 0, 5, 5, 0.01, 0]]
+        self.register_buffer("rows", torch.tensor([rows]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, height, width) -> (1, 3, 6)."""
+        return self.rows.to(x.dtype) + 0 * x.mean()
+
+
+class NotANumber(BrightestBlock):
+    """NaN in one box that no threshold would ever let through, for a frame without any red."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        output = super().forward(x)
+        if bool(x[0, 0].max() == 0):
+            output[0, 0, 0] = float("nan")
+        return output
+
+
+class FailsOnDark(BrightestBlock):
+    """Raises what a shape error raises, for a frame without any red."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        if bool(x[0, 0].max() == 0):
+            return x.reshape(7, -1, 11)
+        return super().forward(x)
+
+
+class OutOfMemory(BrightestBlock):
+    """Asks for more memory than there is, for a frame without any red."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        if bool(x[0, 0].max() == 0):
+            return torch.empty([1 << 52], device=x.device)
+        return super().forward(x)
+
+
+def save(path: Path, module: torch.nn.Module | None = None, **config: Any) -> Path:
+    """Script *module* (BrightestBlock) to *path* with metadata as the exporter writes them; *config* wins, and a value
+    of None leaves the key out."""
+    metadata = {
+        "description": "a test model",
+        "version": "8.4.190",
+        "stride": 32,
+        "task": "detect",
+        "head": "Detect",
+        "batch": 1,
+        "imgsz": list(INPUT_HW),
+        "names": {str(index): name for index, name in enumerate(NAMES)},
+        "args": {"batch": 1, "nms": None, "dynamic": False},
+        "channels": 3,
+        "end2end": False,
+        **config,
+    }
+    text = json.dumps({key: value for key, value in metadata.items() if value is not None})
+    scripted = torch.jit.script((module or BrightestBlock()).eval())
+    torch.jit.save(scripted, str(path), _extra_files={"config.txt": text})
+    return path

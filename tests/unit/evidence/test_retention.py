@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from defectd.evidence.retention import Retention, Stored, expired
+
+DAY_S = 86_400
+
+
+def pictures(*ages_and_sizes):
+    return [Stored(Path(f"{index}.jpg"), size, -age) for index, (age, size) in enumerate(ages_and_sizes)]
+
+
+def test_within_both_bounds_nothing_goes():
+    assert expired(pictures((1, 10), (2, 10)), 20, 5, now_s=0) == []
+
+
+def test_over_the_size_the_oldest_go_first_and_no_more_than_needed():
+    gone = expired(pictures((3, 10), (1, 10), (2, 10)), 15, 100, now_s=0)
+    assert [picture.path.name for picture in gone] == ["0.jpg", "2.jpg"]
+
+
+def test_what_is_too_old_goes_even_if_there_is_room():
+    assert [p.path.name for p in expired(pictures((9, 1), (1, 1)), 100, 5, now_s=0)] == ["0.jpg"]
+
+
+def test_a_picture_from_the_future_is_not_old():
+    assert expired(pictures((-100, 1)), 100, 5, now_s=0) == []
+
+
+def test_a_sweep_deletes_files_and_empty_days_and_leaves_the_rest(tmp_path):
+    for day, age_days in (("2026-01-01", 40), ("2026-02-08", 1)):
+        (tmp_path / day).mkdir()
+        picture = tmp_path / day / "a.jpg"
+        picture.write_bytes(b"x" * 10)
+        os.utime(picture, (100 * DAY_S - age_days * DAY_S,) * 2)
+    Retention(tmp_path, max_bytes=1000, max_age_s=30 * DAY_S).sweep(100 * DAY_S)
+    assert [path.name for path in tmp_path.iterdir()] == ["2026-02-08"]
+
+
+def test_between_sweeps_it_counts_what_was_added(tmp_path):
+    retention = Retention(tmp_path, max_bytes=100, max_age_s=DAY_S)
+    retention.sweep(0)
+    retention.added(100)
+    assert not retention.over_bound
+    retention.added(1)
+    assert retention.over_bound
