@@ -18,7 +18,6 @@ from typing_extensions import Annotated  # in typing from Python 3.9 on
 TOPIC_LEVEL = r"^[A-Za-z0-9_-]{1,64}$"
 TopicLevel = Annotated[str, Field(pattern=TOPIC_LEVEL)]
 Confidence = Annotated[float, Field(ge=0.0, le=1.0)]
-Polygon = Annotated[list[tuple[float, float]], Field(min_length=3)]
 
 
 class Section(BaseModel):
@@ -159,7 +158,7 @@ class RegionSettings(Section):
     """A polygon in pixels of the full frame; a box counts by its centre."""
 
     kind: Literal["include", "exclude"]
-    polygon: Polygon
+    polygon: list[tuple[float, float]] = Field(min_length=3, description="[[x, y], …], three corners or more")
     camera: str | None = Field(default=None, description="default: all cameras")
 
 
