@@ -122,7 +122,7 @@ def configuration_document() -> str:
         parts.append(f"\n## `{title}`\n\n{_summary(table)}\n\n| key | type | default | |\n|---|---|---|---|\n")
         for name, field in schema["properties"].items():
             default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
-            limits = ", ".join(f"{words} {field[key]}" for key, words in _LIMITS if key in field)
+            limits = ", ".join(f"{words} {_short(field[key])}" for key, words in _LIMITS if key in field)
             text = "; ".join(part for part in (field.get("description", ""), limits) if part)
             parts.append(f"| `{name}` | {_type_name(field)} | {default} | {text} |\n")
     return "".join(parts)
@@ -174,6 +174,10 @@ def _field_table(schema: dict[str, Any]) -> str:
         for name, field in schema["properties"].items()
     ]
     return "| field | type | |\n|---|---|---|\n" + "".join(rows)
+
+
+def _short(limit: Any) -> str:
+    return f"{limit:g}" if isinstance(limit, (int, float)) else str(limit)
 
 
 def _type_name(field: dict[str, Any]) -> str:  # noqa: PLR0911 - one return per kind of type

@@ -71,12 +71,16 @@ class EngineProcess:
         self, height_px: int, width_px: int, generation: int, slot: int = 0, ring: int = 0
     ) -> Inferred | Refused:
         """One request and its answer."""
-        self._requests += 1
-        self.channel.send(Infer(self._requests, ring, slot, generation, width_px, height_px))
+        self.request(height_px, width_px, generation, slot, ring)
         record = self.next()
         assert isinstance(record, (Inferred, Refused)), record
         assert record.request == self._requests
         return record
+
+    def request(self, height_px: int, width_px: int, generation: int, slot: int = 0, ring: int = 0) -> None:
+        """One request."""
+        self._requests += 1
+        self.channel.send(Infer(self._requests, ring, slot, generation, width_px, height_px))
 
     def infer(self, pixels: NDArray[np.uint8], slot: int = 0) -> Inferred | Refused:
         """Put and ask."""

@@ -47,8 +47,18 @@ def demo(units: int | None, rate_hz: float, plain: bool, keep: Path | None) -> i
         raise StartupError(f"got {units} units at {rate_hz} a second; expected at least 1 unit and a rate above 0")
     if not MODEL.exists():
         raise StartupError(f"{MODEL} is missing; make it with: python -m defectd.demo.train --out {MODEL}")
-    with _stop_flag() as stop, ExitStack() as stack:
-        folder = stack.enter_context(_folder(keep))
+    folder = _folder(keep)
+    with _stop_flag() as stop:
+        exit_code = _run(folder, units, rate_hz, plain, stop)
+    if exit_code:
+        print(f"logs, events and pictures: {folder}")
+    elif keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return exit_code
+
+
+def _run(folder: Path, units: int | None, rate_hz: float, plain: bool, stop: list[int]) -> int:
+    with ExitStack() as stack:
         station = _prepare(stack, folder, rate_hz, units)
         listener = stack.enter_context(Listener(station.broker, station.path))
         if not listener.wait_subscribed(_SUBSCRIBE_S):
@@ -60,7 +70,7 @@ def demo(units: int | None, rate_hz: float, plain: bool, keep: Path | None) -> i
             finally:
                 if os.environ.get("MQTT_HOST"):
                     listener.clear_retained(station.retained)
-        return run.conclude()
+    return run.conclude()
 
 
 class DemoRun:
@@ -158,18 +168,14 @@ def _port() -> int:
     return int(text)
 
 
-@contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
+def _folder(keep: Path | None) -> Path:
     """Where the demo lives; a temporary one stays only if the demo failed, for its logs."""
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise StartupError(f"{keep} is not empty; name a new directory to keep this demo in")
-        yield keep.resolve()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="defectd-demo-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)  # not after an error: its logs are named there
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="defectd-demo-"))
+    keep.mkdir(parents=True, exist_ok=True)
+    if any(keep.iterdir()):
+        raise StartupError(f"{keep} is not empty; name a new directory to keep this demo in")
+    return keep.resolve()
 
 
 @contextmanager

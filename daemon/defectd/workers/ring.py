@@ -114,9 +114,9 @@ class FrameRing:
             raise ValueError(f"slot {slot} is not one of {self.layout.slots}")
         return slot * self.layout.slot_bytes
 
-    def _generation(self, slot: int) -> NDArray[np.uint64]:
+    def _generation(self, slot: int) -> NDArray[np.int64]:
         start = self._start(slot)
-        return self._bytes[start : start + 8].view(np.uint64)
+        return self._bytes[start : start + 8].view(np.int64)
 
     def _boxes(self, slot: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         start = self._start(slot) + _HEADER_BYTES
