@@ -112,8 +112,8 @@ class SimulatedSettings(CameraCommon):
     rate_hz: float = Field(default=4.0, gt=0, le=1000)
     units: int | None = Field(default=None, ge=1, description="stop after so many; default: for ever")
     seed: int = Field(default=7, ge=0)
-    width_px: int = Field(default=640, ge=64, le=8192)
-    height_px: int = Field(default=512, ge=64, le=8192)
+    width_px: int = Field(default=640, ge=192, le=8192)
+    height_px: int = Field(default=512, ge=192, le=8192)
     defect_rate: Confidence = 0.45
 
 

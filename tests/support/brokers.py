@@ -176,12 +176,12 @@ class Listener:
     Collects (topic, payload, retained) of all messages below *topics*, in order of arrival.
     """
 
-    def __init__(self, broker: BrokerProcess, topics: str = "#", username: str | None = None) -> None:
+    def __init__(
+        self, broker: BrokerProcess, topics: str = "#", username: str | None = None, client_id: str = "listener"
+    ) -> None:
         self.messages: list[tuple[str, bytes, bool]] = []
         self._subscribed = threading.Event()
-        self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=f"listener-{broker.port}", clean_session=False, protocol=MQTTv311
-        )
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False, protocol=MQTTv311)
         self._client.reconnect_delay_set(min_delay=1, max_delay=1)
         if username is not None:
             self._client.username_pw_set(username, username)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ class BrightestBlock(torch.nn.Module):
     """A dense head (1, 4 + 3, anchors) whose anchors are 8x8 blocks: a 16x16 box on each, scored by its brightness
     in red, green and blue as classes 0, 1 and 2."""
 
-    centres: torch.Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.pool = torch.nn.AvgPool2d(8)
@@ -27,14 +26,16 @@ class BrightestBlock(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, 3, 64, 96) RGB in 0..1 -> (1, 7, 96)."""
+        return self.look(x)
+
+    def look(self, x: torch.Tensor) -> torch.Tensor:
+        """The head for *x*; TorchScript knows no super()."""
         scores = self.pool(x).flatten(2)
         return torch.cat([self.centres.to(x.dtype), torch.full_like(self.centres, 16.0).to(x.dtype), scores], 1)
 
 
 class EndToEnd(torch.nn.Module):
     """An end-to-end head (1, 3, 6): three boxes, of which the last is under any sensible threshold."""
-
-    rows: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class NotANumber(BrightestBlock):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, 3, 64, 96) -> (1, 7, 96)."""
-        output = super().forward(x)
+        output = self.look(x)
         if bool(x[0, 0].max() == 0):
             output[0, 0, 0] = float("nan")
         return output
@@ -64,7 +65,7 @@ class FailsOnDark(BrightestBlock):
         """(1, 3, 64, 96) -> (1, 7, 96)."""
         if bool(x[0, 0].max() == 0):
             return x.reshape(7, -1, 11)
-        return super().forward(x)
+        return self.look(x)
 
 
 class OutOfMemory(BrightestBlock):
@@ -74,7 +75,7 @@ class OutOfMemory(BrightestBlock):
         """(1, 3, 64, 96) -> (1, 7, 96)."""
         if bool(x[0, 0].max() == 0):
             return torch.empty([1 << 52], device=x.device)
-        return super().forward(x)
+        return self.look(x)
 
 
 def save(path: Path, module: torch.nn.Module | None = None, **config: Any) -> Path:
@@ -95,6 +96,8 @@ def save(path: Path, module: torch.nn.Module | None = None, **config: Any) -> Pa
         **config,
     }
     text = json.dumps({key: value for key, value in metadata.items() if value is not None})
-    scripted = torch.jit.script((module or BrightestBlock()).eval())
-    torch.jit.save(scripted, str(path), _extra_files={"config.txt": text})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole, from 2.11 on
+        scripted = torch.jit.script((module or BrightestBlock()).eval())
+        torch.jit.save(scripted, str(path), _extra_files={"config.txt": text})
     return path

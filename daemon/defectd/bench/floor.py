@@ -14,11 +14,12 @@ import json
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from defectd.models.metadata import parse_metadata
+from defectd.models.metadata import read_metadata
 
 _WARM_CALLS = 10
 
@@ -42,8 +43,7 @@ def main() -> None:
 
 def _load(path: str) -> tuple[dict[str, torch.Tensor], Any]:
     """The input in both layouts, and the module as loaded."""
-    with open(path, "rb") as file:  # noqa: PTH123
-        height, width = parse_metadata(file.read(), path).input_hw  # type: ignore[arg-type]
+    height, width = read_metadata(Path(path)).input_hw
     picture = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")

@@ -24,6 +24,7 @@ _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 def main() -> None:
     """Serve requests until stdin ends."""
+    del sys.path[0]  # this folder: its names are nobody else's business
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ultralytics greets on stdout
     model, images, confidence = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])

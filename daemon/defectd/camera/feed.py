@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from defectd.clock import monotonic_ns
 from defectd.inspection.frame import Frame, Trigger
 from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
 from defectd.workers.protocol import Framed, Grant, Kind, Missed, Note, Record, Triggered
@@ -65,7 +64,7 @@ class CameraFeed:
         self._leases = Leases(RING_SLOTS)
         self._granted: deque[int] = deque()
         self._next_trigger = plan.next_trigger
-        self._origin_ns = 0
+        self._origin_ns = 0  # when the first unit of this run came; a line keeps its rhythm over its workers
         self._log_level = log_level
         limits = WorkerLimits(start_s=30.0, silence_s=plan.stall_s, backoff_longest_s=10.0)
         spec = WorkerSpec(
@@ -79,8 +78,7 @@ class CameraFeed:
         return self.plan.name
 
     def start(self) -> None:
-        """Start the worker; its first unit is due now."""
-        self._origin_ns = monotonic_ns()
+        """Start the worker."""
         self.worker.start()
 
     def receive(self) -> list[Record | Died]:
@@ -88,6 +86,7 @@ class CameraFeed:
         news = self.worker.receive()
         for record in news:
             if isinstance(record, Triggered):
+                self._origin_ns = self._origin_ns or record.captured_ns
                 self._next_trigger = record.number + 1
             elif isinstance(record, Framed):
                 self._granted.remove(record.frame.slot)

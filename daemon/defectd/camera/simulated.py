@@ -18,9 +18,11 @@ class SimulatedSource:
     patient = False
 
     def __init__(self, line: BoardLine, rate_hz: float, units: int | None, first: int, origin_ns: int) -> None:
-        """*first* is the first trigger of this start, due at *origin_ns*; after *units* the line stops."""
+        """*first* is the first trigger of this run, due at *origin_ns* (0: now, at the first `wait`); after *units*
+        the line stops."""
         self._line, self._first, self._units = line, first, units
-        self._pace = Pace(origin_ns, first, rate_hz)
+        self._rate_hz = rate_hz
+        self._pace = Pace(origin_ns, first, rate_hz) if origin_ns else None
         self._started_ns = monotonic_ns()
         self._ahead: tuple[int, Pixels] | None = None
 
@@ -28,6 +30,7 @@ class SimulatedSource:
         """See Source."""
         if self._units is not None and number >= self._first + self._units:
             raise SourceEnded
+        self._pace = self._pace or Pace(monotonic_ns(), self._first, self._rate_hz)
         due_ns = self._pace.due_ns(number)
         if self._pace.passed(number, monotonic_ns()):
             reason = "camera_lost" if due_ns < self._started_ns else "camera_overrun"

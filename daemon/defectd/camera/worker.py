@@ -26,6 +26,7 @@ from defectd.workers.ring import FrameRing
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.5
+_FIRST_GRANT_S = 1.0
 _SAMPLED_ROWS = 16  # every so manieth row tells a frozen picture: sensor noise makes any two of them differ
 
 
@@ -34,6 +35,7 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
     camera = CameraLoop(channel, rings[0], configuration["camera"])
     camera.open_until_it_works()
     channel.send(Note(Kind.READY, {"kind": configuration["camera"]["kind"]}))
+    camera.await_first_grant()
     while True:
         try:
             camera.deliver_one()
@@ -70,6 +72,12 @@ class CameraLoop:
         if self._is_lost:
             self._is_lost = False
             self._say("camera_lost", "end", "open again")
+
+    def await_first_grant(self) -> None:
+        """The daemon answers READY with slots; a line that does not wait should not lose its first unit to that."""
+        record = self._channel.receive(timeout_s=_FIRST_GRANT_S)
+        if isinstance(record, Grant):
+            self._grants.append(record.slot)
 
     def lost(self, error: CameraLost) -> None:
         """Close the source and tell the daemon, once."""

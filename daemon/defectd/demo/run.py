@@ -32,7 +32,7 @@ _FIRST_UNIT_S = 300.0
 _SILENCE_S = 20.0
 _DRAIN_S = 15.0
 _LAST_WORDS_S = 0.5
-_WARMING = "warming up: the model is loaded and run until its timing is steady; then the boards come"
+_WARMING = "warming up: the model runs until its timing is steady; then the boards come"
 EXIT_INCOMPLETE = 1
 
 

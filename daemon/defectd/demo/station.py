@@ -16,6 +16,7 @@ WIDTH_PX, HEIGHT_PX = 640, 512
 DEFECT_RATE = 0.45
 DEADLINE_MS = 250
 MIN_CONFIDENCE = 0.40  # where boards.md finds recall and precision best together
+_GPU_DEVICES = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu")  # a PC's, and Tegra's of both kernels
 CODES = {
     "open": ("PCB-OPEN", "an interrupted track"),
     "short": ("PCB-SHORT", "copper between two tracks"),
@@ -57,6 +58,7 @@ class DemoStation:
             f"port = {self.broker.port}",
             "\n[model]",
             f"path = {_quoted(str(MODEL))}",
+            f"device = {_quoted('auto' if _has_gpu() else 'cpu')}",
             "\n[[camera]]",
             f"name = {_quoted(CAMERA)}",
             'kind = "simulated"',
@@ -85,6 +87,11 @@ def _defect(class_name: str) -> tuple[str, ...]:
         f"description = {_quoted(description)}",
         f"min_confidence = {MIN_CONFIDENCE}",
     )
+
+
+def _has_gpu() -> bool:
+    """Without one, `auto` would report that it fell back to the CPU: true, but nothing for a laptop to repair."""
+    return any(Path(device).exists() for device in _GPU_DEVICES)
 
 
 def _quoted(text: str) -> str:

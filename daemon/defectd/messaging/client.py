@@ -44,6 +44,9 @@ class Tls:
     cert: Path | None = None
     key: Path | None = None
 
+    def __str__(self) -> str:
+        return f"the TLS files (ca {self.ca}, cert {self.cert}, key {self.key})"
+
 
 @dataclass(frozen=True)
 class Broker:
@@ -113,17 +116,22 @@ class Connection:
     def open(self) -> None:
         """Connect and send CONNECT; `up` follows from `step`. Blocks for at most a few seconds per address."""
         broker, place = self._broker, f"{self._broker.host}:{self._broker.port}"
-        try:
-            if broker.tls is not None:
+        if broker.tls is not None:
+            try:
                 self._client.tls_set_context(_tls_context(broker.tls))
+            except OSError as error:
+                self._finish(Cause.TLS, f"cannot use {broker.tls}: {error}")
+                return
+        try:
             self._connect()
         except (ssl.SSLError, ssl.CertificateError) as error:
-            self.end = End(Cause.TLS, f"TLS with {place} failed: {error}; check that the CA file belongs to "
-                           f"the broker's certificate, and that the certificate names {broker.host}")  # fmt: skip
-        except FileNotFoundError as error:
-            self.end = End(Cause.TLS, f"TLS file not found: {error.filename}")
+            self._finish(
+                Cause.TLS,
+                f"TLS with {place} failed: {error}; check that the CA file belongs to the broker's certificate, "
+                f"and that the certificate names {broker.host}",
+            )
         except OSError as error:
-            self.end = End(Cause.UNREACHABLE, f"cannot connect to {place}: {error}")
+            self._finish(Cause.UNREACHABLE, f"cannot connect to {place}: {error}")
 
     def fits(self, topic: str, payload: bytes) -> bool:
         """False if the broker would cut the connection over the size of it."""

@@ -22,7 +22,8 @@ def line_of(station: str, message: Message) -> str:
     if isinstance(message, Lost):
         return f"{name}: {message.lost} {message.of_stream} events given up: {message.reason}"
     if isinstance(message, StationStatus):
-        return f"{name}: {message.condition}: {message.detail}"
+        detail = f": {message.detail}" if message.detail != message.condition else ""
+        return f"{name}: {message.condition}{detail}"
     return _birth_line(name, message)
 
 

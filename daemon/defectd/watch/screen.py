@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from defectd.watch.lines import line_of
@@ -28,7 +28,8 @@ class Screen:
         self.plain = plain or not self._console.is_terminal
         self._live = None if self.plain else Live(console=self._console, auto_refresh=False, screen=True)
         self._said_link: Link | None = None
-        self._said: dict[str, Message] = {}
+        self._said: dict[str, str] = {}
+        self._last: RenderableType | None = None
         self.note = ""
 
     def __enter__(self) -> Screen:
@@ -39,6 +40,8 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+            if self._last is not None:
+                self._console.print(self._last)  # the live view was on a screen of its own
 
     def say(self, note: str) -> None:
         """A line of whoever runs the view."""
@@ -60,9 +63,9 @@ class Screen:
     def _show(self, link: Link, tally: Tally, news: list[tuple[str, Message]]) -> None:
         if self._live is not None:
             size = self._console.size
-            self._live.update(
-                render(tally, link, self._broker, (size.width, size.height), time.monotonic(), self.note), refresh=True
-            )
+            area = size.width, size.height
+            self._last = render(tally, link, self._broker, area, time.monotonic(), self.note)
+            self._live.update(self._last, refresh=True)
             return
         if link != self._said_link:
             self._said_link = link
@@ -73,9 +76,9 @@ class Screen:
     def _print_news(self, station: str, message: Message) -> None:
         """A retained message that says what was said before is no news."""
         line, key = line_of(station, message), f"{station}/{type(message).__name__}"
-        if isinstance(message, Inspected) or self._said.get(key) != message:
+        if isinstance(message, Inspected) or self._said.get(key) != line:
             self._print(line)
-        self._said[key] = message
+        self._said[key] = line
 
     def _print(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -46,7 +46,8 @@ def render(
         body = [_summary(stations)]
     else:
         body = [Panel(Text(note or "no station has been heard yet", justify="center"), padding=(2, 2))]
-    return Group(_link_line(link, broker, size[0]), *body, *([Text(note, style="bold")] if note and stations else []))
+    last = [Text(note, style="bold", no_wrap=True, overflow="ellipsis")] if note and stations else []
+    return Group(_link_line(link, broker, size[0]), *body, *last)
 
 
 def _link_line(link: Link, broker: str, width: int) -> Text:

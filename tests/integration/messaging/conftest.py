@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
+
 from defectd.clock import utc_now
 from defectd.examples import EXAMPLES
 from defectd.faults import Faults
@@ -62,7 +63,7 @@ class Station:
         self.status = EXAMPLES[Status]
         self.outbox = Outbox(
             path, boot_id="boot", station="aoi1", max_bytes=100 << 20, keep_acked_s=3600.0,
-            on_commit=lambda: self.publisher.wake(),
+            on_commit=self._wake,
         )  # fmt: skip
         self.outbox.report_to(self.faults)
         options = {"rate_limit_hz": 0.0, "reconnect_min_s": 0.05, "reconnect_max_s": 0.3, **settings}
@@ -75,6 +76,9 @@ class Station:
             lambda: Status(state="offline", condition="lost", detail="", boot_id="boot", ts=utc_now()),
             self.faults,
         )
+
+    def _wake(self) -> None:
+        self.publisher.wake()
 
     def start(self) -> None:
         self.outbox.start()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
+
 from defectd.errors import StateError
 from defectd.examples import EXAMPLES
 from defectd.faults import Faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from defectd.clock import NS_PER_S
 from defectd.messaging.pacing import Answer, ProtocolChoice, TokenBucket, answer
 

@@ -1,0 +1,138 @@
+"""The order of the measurement: what is compared is measured in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable
+
+from defectd.bench import children
+from defectd.bench.broker import RunningBroker, broker
+from defectd.bench.children import Child, Peer
+from defectd.bench.findings import Findings, OutboxFigures, PeerRound, Round
+from defectd.bench.station import CONFIDENCE, Plan, inspect
+from defectd.errors import StartupError
+from defectd.models.metadata import read_metadata
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+NO_PEER = (
+    "absent: name an interpreter that has it with --peer or DEFECTD_PEER_PYTHON "
+    "(python3 -m venv /tmp/peer && /tmp/peer/bin/pip install ultralytics)"
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to measure, how often and how long."""
+
+    model: Path
+    images: Path
+    peer: Peer | None
+    rounds: int
+    paced_hz: float
+    paced_units: int
+    saturated_units: int
+    outbox_events: int
+
+
+def measure(order: Order, directory: Path, say: Say) -> Findings:
+    """Everything, in one run; *directory* is for what it leaves on disk."""
+    plan = Plan(order.model, read_metadata(order.model).names, order.images, order.paced_units, order.paced_hz)
+    with contextlib.ExitStack() as stack:
+        mqtt = stack.enter_context(broker(directory))
+        say("warming up the bare forward")
+        floor = stack.enter_context(children.floor(order.model))
+        peer = None
+        if order.peer is not None:
+            say("warming up Ultralytics")
+            peer = stack.enter_context(children.peer(order.peer, order.model, order.images, CONFIDENCE))
+        rounds = []
+        for number in range(1, order.rounds + 1):
+            rounds.append(
+                _round(
+                    order, plan, floor, peer, mqtt, directory / f"round{number}",
+                    lambda what, number=number: say(f"round {number} of {order.rounds}: {what}"),  # type: ignore[misc]
+                )
+            )  # fmt: skip
+        memory = floor.peak_mb, None if peer is None else peer.peak_mb
+        greetings = {"floor": floor.greeting, "peer": None if peer is None else peer.greeting}
+    outbox = None
+    if order.outbox_events:
+        say(f"outbox: {order.outbox_events:,} events")
+        with broker(directory) as mqtt:
+            outbox = _outbox(mqtt, order.outbox_events, directory)
+    about = {**_about(order), **greetings, "broker": mqtt.name}
+    return Findings(about, rounds, *memory, NO_PEER if peer is None else "", outbox)
+
+
+def _round(
+    order: Order, plan: Plan, floor: Child, peer: Child | None, mqtt: RunningBroker, directory: Path, say: Say
+) -> Round:
+    """One after the other, each alone: while one is measured, the others sleep."""
+    say(f"bare forward at {order.paced_hz:g} units/s")
+    floor_paced = floor.ask(rate_hz=order.paced_hz, units=order.paced_units)
+    say(f"defectd at {order.paced_hz:g} units/s")
+    paced = inspect(plan, mqtt, directory / "paced")
+    predicted: dict[str, Any] = {}
+    if peer is not None:
+        say(f"Ultralytics at {order.paced_hz:g} units/s")
+        predicted = peer.ask(mode="paced", rate_hz=order.paced_hz, units=order.paced_units)
+    say("bare forward, saturated")
+    floor_saturated = floor.ask(rate_hz=None, units=order.saturated_units)
+    say("defectd, saturated")
+    full = replace(plan, units=order.saturated_units, rate_hz=1000.0)
+    saturated = inspect(replace(full, evidence=False), mqtt, directory / "saturated")
+    say("defectd, saturated, keeping pictures")
+    keeping = inspect(full, mqtt, directory / "keeping")
+    peer_round = None
+    if peer is not None:
+        say("Ultralytics, saturated")
+        stream = peer.ask(mode="stream", units=order.saturated_units)
+        peer_round = PeerRound(predicted["read_ms"], predicted["predict_ms"], stream["rate_hz"])
+    return Round(floor_paced, floor_saturated, paced, saturated, keeping, peer_round)
+
+
+def _outbox(mqtt: RunningBroker, events: int, directory: Path) -> OutboxFigures:
+    """bench/outbox.py, in a process whose memory is its own. Raises StartupError."""
+    command = [
+        sys.executable, "-m", "defectd.bench.outbox",
+        "--port", str(mqtt.port), "--events", str(events), "--directory", str(directory),
+    ]  # fmt: skip
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise StartupError(f"{' '.join(command)} failed; its reason stands above")
+    return outbox_figures(done.stdout)
+
+
+def outbox_figures(printed: str) -> OutboxFigures:
+    """From what bench/outbox.py printed. Raises StartupError if it prints otherwise now."""
+    drained = re.search(r"drained: ([\d,]+) events/s", printed)
+    memory = re.search(r"queued: ([\d.]+) MB before, ([\d.]+) MB after", printed)
+    if drained is None or memory is None:
+        raise StartupError(f"bench/outbox.py printed what bench/measure.py does not understand:\n{printed}")
+    before_mb, queued_mb = map(float, memory.groups())
+    return OutboxFigures(float(drained.group(1).replace(",", "")), before_mb, queued_mb, tuple(printed.splitlines()))
+
+
+def _about(order: Order) -> dict[str, Any]:
+    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{platform.machine()}, {len(cpus)} x {cpus[0].partition(':')[2].strip() if cpus else 'CPU'}",
+        "python": platform.python_version(),
+        "model": order.model.name,
+        "images": len(list(order.images.iterdir())),
+        "rounds": order.rounds,
+        "paced_hz": order.paced_hz,
+        "paced_units": order.paced_units,
+        "saturated_units": order.saturated_units,
+    }

@@ -1,0 +1,238 @@
+"""Item 3: whatever is killed or stopped during a run, every unit is accounted for and inspection goes on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from typing import Any, Callable
+
+from support.audit import PENDING, read_outbox
+from support.coded_pictures import HEIGHT_PX, WIDTH_PX
+from support.proving import Proof, Setting, Short
+from support.proving_ground import DRAIN_LIMIT_S, Ground, ground
+from support.station import RESTART_S, wait_until
+
+_RATE_HZ = 10.0
+_BEFORE = 15  # units judged before the fault
+
+
+def _units(setting: Setting) -> int:
+    return 120 if setting.quick else 200
+
+
+def _worker_dies(
+    kind: str, how: signal.Signals, component: str, fault: str, **settings: Any
+) -> Callable[[Setting], str]:
+    """The proof that the death or the silence of a worker costs at most the units that it had in hand."""
+
+    def prove(setting: Setting) -> str:
+        with ground(setting.directory, _units(setting), _RATE_HZ, settings) as here:
+            here.await_units(_BEFORE)
+            here.strike(kind, how)
+            here.await_good_units()
+            here.finish()
+            here.expect_fault(component, fault)
+            return here.report()
+
+    return prove
+
+
+def _line_camera_killed(setting: Setting) -> str:
+    """A line does not wait: what passes while its camera is dead is counted, trigger by trigger."""
+    camera = {"name": "top", "kind": "simulated", "rate_hz": 5.0, "units": 60, "width_px": WIDTH_PX * 4}
+    settings = {"camera": [{**camera, "height_px": HEIGHT_PX * 4}]}
+    with ground(setting.directory, 1, _RATE_HZ, settings) as here:
+        here.units = 60
+        here.await_units(_BEFORE)
+        here.strike("camera", signal.SIGKILL)
+        here.await_good_units()
+        here.finish()
+        here.expect_fault("camera/top", "camera_worker_down")
+        return here.report(once=False, coded=False)
+
+
+def _daemon_killed(setting: Setting) -> str:
+    with ground(setting.directory, _units(setting), _RATE_HZ) as here:
+        here.await_units(_BEFORE)
+        here.kill_daemon()
+        here.restart_daemon()
+        here.await_good_units()
+        here.finish()
+        return here.report()
+
+
+def _daemon_killed_often(setting: Setting) -> str:
+    """SIGKILL at ten random moments, start-up included, in one folder run."""
+    kills, seed = (4 if setting.quick else 10), random.randrange(1 << 16)
+    moments = random.Random(seed)
+    with ground(setting.directory, 40 * kills, _RATE_HZ) as here:
+        here.await_units(5)
+        for _ in range(kills):
+            here.kill_daemon()
+            time.sleep(RESTART_S)
+            here.daemon.start()
+            time.sleep(moments.uniform(0.1, 9.0))
+        here.daemon.wait_ready()
+        here.finish()
+        slowest = max(here.notes)
+        here.notes = [f"{kills} kills (seed {seed}), at the slowest {slowest}"]
+        return here.report()
+
+
+def _broker_killed(setting: Setting) -> str:
+    """60 s without a broker at 20 units/s: nothing waits for it, nothing is lost."""
+    away_s, rate_hz = (10 if setting.quick else 60), 20.0
+    with ground(setting.directory, int(rate_hz * (away_s + 25)), rate_hz) as here:
+        here.await_units(_BEFORE)
+        here.kill_broker()
+        time.sleep(away_s)
+        pending = sum(row.state == PENDING for row in read_outbox(here.outbox))
+        if pending < 0.5 * away_s * rate_hz:
+            raise Short(f"only {pending} events after {away_s} s at {rate_hz:.0f} units/s: it did not inspect")
+        here.broker.start()
+        back_s = time.monotonic()
+        wait_until(lambda: not _pending(here, pending), 120, f"the backlog of {pending} events is published", 0.2)
+        here.notes.append(f"{pending} events waited, published {time.monotonic() - back_s:.1f} s after its return")
+        here.finish()
+        here.expect_fault("mqtt", "disconnected")
+        return here.report()
+
+
+def _pending(here: Ground, backlog: int) -> bool:
+    """True while any of the first *backlog* undelivered events of the outage waits."""
+    rows = read_outbox(here.outbox)
+    waiting = [row for row in rows if row.state == PENDING]
+    return len(waiting) > min(20, backlog)
+
+
+def _broker_frozen(setting: Setting) -> str:
+    """A broker that keeps the connection and says nothing is noticed, and costs nothing."""
+    away_s = 20 if setting.quick else 45
+    with ground(setting.directory, int(_RATE_HZ * (away_s + 20)), _RATE_HZ) as here:
+        here.await_units(_BEFORE)
+        here.broker.freeze()
+        here.struck_at_s = time.time()
+        time.sleep(away_s)
+        here.broker.thaw()
+        here.finish()
+        return here.report()
+
+
+def _both_killed(setting: Setting) -> str:
+    """The daemon comes back before its broker does, and inspects."""
+    with ground(setting.directory, _units(setting), _RATE_HZ) as here:
+        here.await_units(_BEFORE)
+        here.kill_broker()
+        time.sleep(2)
+        here.kill_daemon()
+        here.restart_daemon()
+        before = len(read_outbox(here.outbox))
+        wait_until(lambda: len(read_outbox(here.outbox)) > before + 10, 30, "it inspects without a broker", 0.2)
+        here.broker.start()
+        here.await_good_units()
+        here.finish()
+        return here.report()
+
+
+def _drained(setting: Setting) -> str:
+    """SIGTERM in full swing: what was triggered is judged and published before the end; the next start goes on."""
+    with ground(setting.directory, _units(setting), 20.0) as here:
+        here.await_units(40)
+        started_s = time.monotonic()
+        here.terminate()
+        took_s = time.monotonic() - started_s - 0.5
+        waiting = sum(row.state == PENDING for row in read_outbox(here.outbox))
+        if waiting:
+            raise Short(f"{waiting} events were not published before the end")
+        last_words = here.collector.retained["status"]
+        if (last_words["state"], last_words["condition"]) != ("offline", "stopped"):
+            raise Short(f"its last status is {last_words['state']}, {last_words['condition']}")
+        here.notes.append(f"ended {took_s:.1f} s after SIGTERM (limit {DRAIN_LIMIT_S:.0f})")
+        before = len(here.collector.inspections)
+        here.daemon.start()
+        here.daemon.wait_ready()
+        here.await_units(before + _BEFORE)
+        here.terminate()
+        return here.report(once=False)
+
+
+def _drained_without_broker(setting: Setting) -> str:
+    """SIGTERM while the broker answers nothing: it ends in time, and the next start publishes what waits."""
+    with ground(setting.directory, _units(setting), 20.0) as here:
+        here.await_units(40)
+        here.broker.freeze()
+        time.sleep(3)
+        try:
+            took_s = here.daemon.terminate(timeout_s=60)
+        except subprocess.TimeoutExpired as error:
+            raise Short("it did not end within 60 s of SIGTERM") from error
+        waiting = sum(row.state == PENDING for row in read_outbox(here.outbox))
+        here.broker.thaw()
+        here.daemon.start()
+        here.daemon.wait_ready()
+        here.await_units(40 + waiting)
+        here.terminate()
+        here.notes.append(f"ended {took_s:.1f} s after SIGTERM (limit {DRAIN_LIMIT_S:.0f}), {waiting} events waited")
+        if took_s > DRAIN_LIMIT_S:
+            raise Short("; ".join(here.notes))
+        return here.report(once=False)
+
+
+def _interrupted_start(setting: Setting) -> str:
+    """SIGTERM before READY: it ends in time as well, with exit code 0."""
+    with ground(setting.directory, _units(setting), _RATE_HZ) as here:
+        here.await_units(_BEFORE)
+        here.terminate()
+        took_s = []
+        for delay_s in (0.3, 1.0, 2.5):
+            here.daemon.start()
+            time.sleep(delay_s)
+            took_s.append(here.daemon.terminate())
+            if here.daemon.exit_code not in (0, -signal.SIGTERM):
+                raise Short(f"exit code {here.daemon.exit_code} after SIGTERM {delay_s} s after the start")
+        here.notes.append("ended within " + ", ".join(f"{each:.1f} s" for each in took_s))
+        return here.report(once=False)
+
+
+FAULTS = (
+    Proof(
+        "fault.engine-killed",
+        "engine worker SIGKILLed: its units are errors, a new one goes on",
+        _worker_dies("engine", signal.SIGKILL, "engine", "engine_unavailable"),
+    ),
+    Proof(
+        "fault.engine-stopped",
+        "engine worker SIGSTOPped: it is killed and replaced",
+        _worker_dies("engine", signal.SIGSTOP, "engine", "engine_unavailable"),
+    ),
+    Proof(
+        "fault.camera-killed",
+        "camera worker SIGKILLed: a new one goes on with the next picture",
+        _worker_dies("camera", signal.SIGKILL, "camera/top", "camera_worker_down"),
+    ),
+    Proof(
+        "fault.camera-stopped",
+        "camera worker SIGSTOPped: its silence is noticed, it is replaced",
+        _worker_dies("camera", signal.SIGSTOP, "camera/top", "camera_worker_down"),
+    ),
+    Proof(
+        "fault.line-camera-killed",
+        "camera of a line that does not wait SIGKILLed: what passed by is counted",
+        _line_camera_killed,
+    ),
+    Proof(
+        "fault.evidence-killed",
+        "evidence worker SIGKILLed: no unit notices",
+        _worker_dies("evidence", signal.SIGKILL, "evidence", "evidence_worker_down"),
+    ),
+    Proof("fault.daemon-killed", "daemon SIGKILLed and restarted: each picture has one verdict", _daemon_killed),
+    Proof("fault.broker-killed", "broker SIGKILLed for 60 s at 20 units/s: nothing is lost", _broker_killed),
+    Proof("fault.broker-frozen", "broker SIGSTOPped for 45 s: noticed, nothing is lost", _broker_frozen),
+    Proof("fault.both-killed", "broker and daemon SIGKILLed, the daemon returns first", _both_killed),
+    Proof("fault.drain", "SIGTERM drains within 10 s and loses nothing", _drained),
+    Proof("fault.drain-no-answer", "SIGTERM ends within 10 s while the broker is frozen", _drained_without_broker),
+    Proof("fault.early-term", "SIGTERM before READY ends it, too", _interrupted_start),
+    Proof("fault.daemon-killed-often", "daemon SIGKILLed ten times at random moments", _daemon_killed_often),
+)

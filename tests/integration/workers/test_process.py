@@ -1,0 +1,170 @@
+"""Real child processes: what the supervisor promises when they hang, die, lie or say nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from defectd.clock import monotonic_ns
+from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec, WorkerState
+from defectd.workers.protocol import Kind, Note
+from defectd.workers.ring import FrameRing, RingLayout
+
+FAST = WorkerLimits(start_s=20.0, silence_s=1.0, backoff_first_s=0.05, backoff_longest_s=0.2)
+
+
+@pytest.fixture
+def ring():
+    ring = FrameRing.create(RingLayout(1, 3))
+    yield ring
+    ring.close()
+
+
+@pytest.fixture
+def start(ring):
+    started = []
+
+    def start(behaviour, limits=FAST, nice=0):
+        configuration = {"log_level": "CRITICAL", "behaviour": behaviour}
+        worker = Worker(WorkerSpec("test", "support.behaving", lambda: configuration, (ring,), limits, nice))
+        worker.start()
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()
+        worker.reap(1.0)
+
+
+def drive(worker, until, timeout_s=20.0):
+    """Hear and tick as the loop does, until `until(news)` is true of something; return that."""
+    due = time.monotonic() + timeout_s
+    while time.monotonic() < due:
+        died = worker.tick(monotonic_ns())
+        for news in [*worker.receive(), *([died] if died else [])]:
+            if until(news):
+                return news
+        time.sleep(0.01)
+    raise AssertionError(f"nothing of the kind within {timeout_s} s; the worker is {worker.state}")
+
+
+def is_ready(news):
+    return isinstance(news, Note) and news.kind is Kind.READY
+
+
+def has_died(news):
+    return isinstance(news, Died)
+
+
+def test_a_worker_becomes_ready_and_answers_and_shares_the_ring(start, ring):
+    worker = start("well")
+    drive(worker, is_ready)
+    assert worker.report["rings"] == 1
+    assert worker.send(Note(Kind.KEEP, {"value": 7}), reply_within_s=5)
+    drive(worker, lambda news: isinstance(news, Note) and news.kind is Kind.KEPT)
+    worker.replied()
+    assert ring.pixels(0, 1, 1)[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "detail", "reason"),
+    [
+        ("unusable", "unusable", "no such device: /dev/null0", "exit_3"),
+        ("broken", "broken", "CUDA error: an illegal memory access was encountered", "exit_4"),
+        ("bug", "crashed", "oops", "exit_1"),
+        ("segfault", "", "", "signal_11"),
+    ],
+)
+def test_a_worker_that_dies_is_counted_with_its_last_words_and_replaced(start, behaviour, code, detail, reason):
+    worker = start(behaviour)
+    died = drive(worker, has_died)
+    assert (died.fatal_code, died.fatal_detail, died.reason) == (code, detail, reason)
+    assert worker.exits[reason] == 1 and worker.state is WorkerState.WAITING
+    drive(worker, has_died)
+    assert worker.exits[reason] == 2
+
+
+def test_a_worker_that_hangs_in_a_request_is_killed_and_replaced(start):
+    worker = start("hang_on_request")
+    first = drive(worker, is_ready).body["pid"]
+    worker.send(Note(Kind.KEEP, {"value": 1}), reply_within_s=0.2)
+    assert drive(worker, has_died).reason == "hung"
+    assert not alive(first)
+    assert drive(worker, is_ready).body["pid"] != first
+
+
+def test_a_stopped_process_is_killed_for_its_silence(start):
+    worker = start("well")
+    pid = drive(worker, is_ready).body["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert drive(worker, has_died).reason == "silent"
+    assert not alive(pid)
+    drive(worker, is_ready)
+
+
+def test_a_worker_that_never_becomes_ready_is_killed(start):
+    worker = start("never_ready", WorkerLimits(start_s=0.5, backoff_first_s=0.05))
+    assert drive(worker, has_died).reason == "start_timeout"
+
+
+def test_a_worker_that_talks_nonsense_is_replaced(start):
+    worker = start("nonsense")
+    assert drive(worker, has_died).reason == "protocol"
+    drive(worker, is_ready)
+
+
+def test_the_back_off_grows_while_a_worker_keeps_dying(start):
+    worker = start("unusable", WorkerLimits(start_s=20, backoff_first_s=0.05, backoff_longest_s=10))
+    delays = [drive(worker, has_died).retry_s for _ in range(4)]
+    assert delays[3] > 2 * delays[0]
+
+
+def test_a_worker_runs_with_the_priority_it_was_given(start):
+    assert drive(start("well", nice=5), is_ready).body["nice"] == os.nice(0) + 5
+
+
+def test_after_a_stop_no_process_is_left(start):
+    worker = start("well")
+    pid = drive(worker, is_ready).body["pid"]
+    worker.stop()
+    worker.reap(2.0)
+    assert not alive(pid) and worker.tick(monotonic_ns()) is None
+
+
+PARENT = """
+import sys, time
+from defectd.workers.process import Worker, WorkerSpec
+worker = Worker(WorkerSpec("w", "support.behaving", lambda: {"log_level": "CRITICAL", "behaviour": "silent"}, ()))
+worker.start()
+while not worker.ready:
+    worker.receive()
+    time.sleep(0.01)
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_die_with_a_parent_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.kill()
+    due = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < due:
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
+def alive(pid):
+    """True for a process that runs; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
