@@ -19,7 +19,7 @@ from defectd.inspection.record import EngineAnswer, StationIdentity, record
 from defectd.inspection.verdict import Judgement, refuse
 from defectd.workers.protocol import Framed, Missed, Triggered
 
-_EVIDENCE_PATIENCE_NS = 150 * NS_PER_MS  # an event waits so long for the hashes of its pictures, then goes without
+_PICTURES_TAKE_NS = 50 * NS_PER_MS  # granted to the pictures of a unit that was decided at its deadline
 _LATENCIES_KEPT = 1000
 
 
@@ -72,6 +72,7 @@ class Line:
         self._station, self._keeper, self._serving = station, keeper, serving
         self._store, self._tally = store, tally
         deadline_ns = int(deadline_ms * NS_PER_MS)
+        self._deadline_ns = deadline_ns
         self._decide_after_ns = deadline_ns - min(10 * NS_PER_MS, deadline_ns // 25)  # the verdict is in time, too
         self._units: OrderedDict[int, Unit] = OrderedDict()
         self._waiting: deque[Unit] = deque()
@@ -93,7 +94,7 @@ class Line:
             lease.release()  # too late: its verdict is out
             return
         if self.feed.plan.mode == "free_run":
-            while self._waiting:
+            while self.oldest_waiting is not None:
                 self._drop(self._waiting.popleft())
         unit.lease, unit.framed_ns = lease, monotonic_ns()
         self._waiting.append(unit)
@@ -147,15 +148,14 @@ class Line:
             verdict_ns=now_ns,
             unit_id_source=plan.unit_id_source,
             simulated=plan.simulated,
-            dropped_before=self._dropped,
         )
-        unit.decided, unit.event, self._dropped = True, event, 0
+        unit.decided, unit.event = True, event
         self._tally.counts[judgement.verdict] += 1
         self._tally.latencies_ms.append(event.timing_ms.capture_to_verdict)
         if unit.lease is None:
             return
         if judgement.verdict != "passed" and self._keep_pictures(event, unit.lease):
-            unit.pictures_by_ns = now_ns + _EVIDENCE_PATIENCE_NS
+            unit.pictures_by_ns = max(unit.trigger.captured_ns + self._deadline_ns, now_ns + _PICTURES_TAKE_NS)
             self._for_pictures[event.id] = unit
         unit.lease.release()
 
@@ -188,14 +188,17 @@ class Line:
                 self.pictures(event_id, ())
 
     def store_finished(self) -> None:
-        """Hand on what is finished, up to the first unit that is not."""
+        """Hand on what is finished, up to the first unit that is not. Dropped frames are told by the next event."""
         while self._units:
             number, unit = next(iter(self._units.items()))
             if not unit.finished:
                 return
             del self._units[number]
-            if unit.event is not None:
-                self._store(unit.event, {f"trigger/{self.feed.name}": number})
+            if unit.event is None:
+                self._dropped += 1
+            else:
+                self._store(unit.event.after_drops(self._dropped), {f"trigger/{self.feed.name}": number})
+                self._dropped = 0
 
     @property
     def empty(self) -> bool:
@@ -213,9 +216,8 @@ class Line:
     # --------------------------------------------------------------------------------------------------------
 
     def _drop(self, unit: Unit) -> None:
-        """Free-run: this frame gives way to a newer one, and is counted in the next event."""
+        """Free-run: this frame gives way to a newer one, whose event will count it."""
         unit.decided = True
-        self._dropped += 1
         self._tally.counts["dropped"] += 1
         if unit.lease is not None:
             unit.lease.release()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import sys
 
+from acceptance.loop_bad_input import BAD_INPUT
+from acceptance.loop_commands import COMMANDS
 from acceptance.loop_faults import FAULTS
+from acceptance.loop_images import IMAGES
 from support.proving import main
 
-PROOFS = (*FAULTS,)
+PROOFS = (*IMAGES, *FAULTS, *BAD_INPUT, *COMMANDS)
 
 if __name__ == "__main__":
     sys.exit(main("prove-loop", PROOFS))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
+from typing import Any, Dict
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-Event = dict[str, Any]
+Event = Dict[str, Any]
 
 _SESSION_S = 3600
 _GOOD = ("passed", "failed")
@@ -22,7 +22,7 @@ class Collector:
     """Receives all events of all stations at QoS 1. The broker keeps its session while it is away, so what the broker
     has acknowledged and this does not get was lost inside the broker."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, login: tuple[str, str] | None = None) -> None:
         self.events: dict[str, Event] = {}
         """By id, in order of first arrival."""
         self.copies = 0
@@ -34,6 +34,8 @@ class Collector:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=f"collector-{time.monotonic_ns()}", protocol=mqtt.MQTTv5
         )
+        if login is not None:
+            self._client.username_pw_set(*login)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message

@@ -67,9 +67,7 @@ class EngineProcess:
         self.ring.pixels(slot, *pixels.shape[:2])[:] = pixels
         return self.ring.end_write(slot)
 
-    def ask(
-        self, height_px: int, width_px: int, generation: int, slot: int = 0, ring: int = 0
-    ) -> Inferred | Refused:
+    def ask(self, height_px: int, width_px: int, generation: int, slot: int = 0, ring: int = 0) -> Inferred | Refused:
         """One request and its answer."""
         self.request(height_px, width_px, generation, slot, ring)
         record = self.next()
@@ -113,9 +111,7 @@ def order(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(
-    engine: dict[str, Any], slots: int = 2, frame_bytes: int = 640 * 640 * 3
-) -> Iterator[EngineProcess]:
+def running(engine: dict[str, Any], slots: int = 2, frame_bytes: int = 640 * 640 * 3) -> Iterator[EngineProcess]:
     """An engine process and its ring, both gone afterwards."""
     ring = FrameRing.create(RingLayout(slots, frame_bytes))
     process = EngineProcess(ring, engine)

@@ -8,7 +8,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 from support.audit import Audit, audit, outage_s
 from support.brokers import NO_MOSQUITTO, MosquittoBroker, find_mosquitto
@@ -165,22 +165,30 @@ class Ground:
 
 @contextlib.contextmanager
 def ground(
-    directory: Path, units: int, rate_hz: float, changes: Mapping[str, Any] | None = None
+    directory: Path,
+    units: int,
+    rate_hz: float,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    started: bool = True,
+    broker_lines: Sequence[str] = (),
+    login: tuple[str, str] | None = None,
 ) -> Iterator[Ground]:
-    """A station that has become READY, with *units* coded pictures at *rate_hz*."""
+    """A station with *units* coded pictures at *rate_hz*; READY, unless not *started*. *broker_lines* are added to
+    the broker's configuration, *login* is the collector's."""
     if find_mosquitto() is None:
         raise Skipped(NO_MOSQUITTO)
-    directory.mkdir(exist_ok=True)
     model = save(directory / "tiny.torchscript")
     pictures = write_pictures(directory / "pictures", units)
-    with MosquittoBroker(directory / "broker") as broker:
+    with MosquittoBroker(directory / "broker", list(broker_lines)) as broker:
         assert isinstance(broker, MosquittoBroker)
-        collector = Collector(broker.host, broker.port)
+        collector = Collector(broker.host, broker.port, login)
         settings = merged(tiny_station(broker.port, model, pictures, rate_hz), changes or {})
         daemon = DaemonProcess(write_config(directory, settings))
         try:
-            daemon.start()
-            daemon.wait_ready()
+            if started:
+                daemon.start()
+                daemon.wait_ready()
             yield Ground(directory, broker, collector, daemon, units)
         finally:
             daemon.end()

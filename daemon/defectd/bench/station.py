@@ -80,7 +80,7 @@ def inspect(plan: Plan, broker: RunningBroker, directory: Path) -> Phase:
     return Phase(
         timings=tuple(timing for timing in map(_timing, events) if timing is not None),
         throughput_hz=rate_hz([datetime.fromisoformat(_iso(event["ended_at"])).timestamp() for event in events]),
-        verdicts=Counter(event["verdict"] for event in events),
+        verdicts=dict(Counter(event["verdict"] for event in events)),
         pictures=sum(len(event["images"]) for event in events),
         peak_mb=memory,
         core_ms=core_ms,

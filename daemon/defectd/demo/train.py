@@ -81,7 +81,11 @@ def write_dataset(folder: Path, units: int) -> Path:
 
 
 def train(folder: Path, units: int, epochs: int, imgsz_px: int) -> Path:
-    """Train in a folder; returns Ultralytics' TorchScript export (FP32, batch 1, fixed size)."""
+    """Train in a folder; returns Ultralytics' TorchScript export (FP32, batch 1, fixed size).
+
+    A folder with a checkpoint of an interrupted training is taken up after its last whole epoch, with the
+    settings it was started with.
+    """
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     from ultralytics.models import YOLO
@@ -96,16 +100,17 @@ def train(folder: Path, units: int, epochs: int, imgsz_px: int) -> Path:
         def final_eval(self) -> None:
             pass
 
-    data = write_dataset(folder / "data", units)
-    model = YOLO(str(Path(__file__).with_name("model.yaml")), task="detect")
+    weights = folder / "run" / "weights" / "last.pt"
+    resumes = weights.exists()
+    data = folder / "data" / "data.yaml" if resumes else write_dataset(folder / "data", units)
+    model = YOLO(str(weights if resumes else Path(__file__).with_name("model.yaml")), task="detect")
     # Ultralytics leaves one core idle, which is half of a small machine.
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
-    model.train(trainer=Trainer, data=str(data), epochs=epochs, imgsz=imgsz_px, batch=16, nbs=16,
+    model.train(trainer=Trainer, resume=resumes, data=str(data), epochs=epochs, imgsz=imgsz_px, batch=16, nbs=16,
                 device="cpu", workers=0, cache="ram", seed=0, deterministic=True, amp=False, val=False, plots=False,
                 pretrained=False, project=str(folder), name="run", exist_ok=True, optimizer="AdamW", lr0=0.003,
                 lrf=0.01, cos_lr=True, warmup_epochs=1.0, weight_decay=0.0005, mosaic=0.0, fliplr=0.5, flipud=0.5,
                 scale=0.1, translate=0.05, hsv_h=0.015, hsv_s=0.3, hsv_v=0.2, close_mosaic=0)
-    weights = folder / "run" / "weights" / "last.pt"
     return Path(YOLO(str(weights)).export(format="torchscript", imgsz=imgsz_px, device="cpu"))
 
 
@@ -127,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--imgsz", type=int, default=416, help="side of the model's square input in pixels")
     parser.add_argument("--threshold", type=float, default=OPERATING_THRESHOLD)
-    parser.add_argument("--work", type=Path, help="folder for pictures and checkpoints; kept (default: a temporary)")
+    parser.add_argument("--work", type=Path, help="folder for pictures and checkpoints; kept, and taken up again")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     if options.out is not None:

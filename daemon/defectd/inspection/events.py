@@ -155,6 +155,12 @@ class InspectionEvent(StoredEvent):
     defect_count: int
     images: list[Image]
 
+    def after_drops(self, dropped: int) -> InspectionEvent:
+        """The same event, saying that so many frames of its camera gave way before it."""
+        if dropped == 0:
+            return self
+        return self.model_copy(update={"frame": self.frame.model_copy(update={"dropped_before": dropped})})
+
     @property
     def expendable(self) -> bool:
         """Passed units are rolled into the gap's counters before anything else is dropped."""

@@ -41,7 +41,6 @@ def record(
     verdict_ns: int,
     unit_id_source: str,
     simulated: bool,
-    dropped_before: int,
 ) -> InspectionEvent:
     """The event of one judged unit. `ended_at` follows the monotonic clock, so a step of the wall clock between
     capture and verdict cannot show in it."""
@@ -69,7 +68,6 @@ def record(
             frame_id=frame.frame_id if frame else None,
             width_px=frame.width_px if frame else None,
             height_px=frame.height_px if frame else None,
-            dropped_before=dropped_before,
         ),
         timing_ms=TimingMs(
             queue=round(answer.queue_ms, 3) if answer else None,

@@ -49,16 +49,18 @@ class Refusal:
 
     topic: str
     why: str
+    is_notice: bool = False
 
 
 class Drain:
     """What is in flight on one connection. After a loss a new one begins with the first unacknowledged row."""
 
-    def __init__(  # noqa: PLR0917 - six parts, each of its own type
+    def __init__(
         self, outbox: Source, link: Link, topics: Topics, window: int, bucket: TokenBucket, counters: Counters
     ) -> None:
         self._outbox, self._link, self._topics = outbox, link, topics
-        self._window, self._bucket, self._counters = window, bucket, counters
+        self.window = window
+        self._bucket, self._counters = bucket, counters
         self._ready: deque[StoredRow] = deque()
         self._rows: dict[int, StoredRow] = {}
         self._notices: dict[int, str] = {}
@@ -66,6 +68,7 @@ class Drain:
         self._cursor = 0
         self._next_fetch_ns = 0
         self._paused_until_ns = 0
+        self._welcome = True
         self._backoff = Backoff(first_s=0.5, longest_s=30.0)
         self._refusals: list[Refusal] = []
         self._last_answer_ns = 0
@@ -87,17 +90,23 @@ class Drain:
     def announce(self, topic: str, payload: bytes, now_ns: int) -> None:
         """Publish a retained message ahead of the rows; of several for one topic, the latest."""
         if not self._link.fits(topic, payload):
-            self._refusals.append(Refusal(topic, f"{len(payload)} bytes are more than the broker takes"))
+            why = f"{len(payload)} bytes are more than the broker takes"
+            self._refusals.append(Refusal(topic, why, is_notice=True))
             return
         self._waiting_notices[topic] = payload
         self._publish_notices(now_ns)
 
     def fill(self, now_ns: int) -> float:
         """Publish what window and rate allow; return how long to wait, in seconds, before there may be more."""
+        if self._welcome:
+            # A broker that refuses even our status does not know this station: no event may be lost on it.
+            self._welcome = not self.idle
+            if self._welcome:
+                return 1.0
         if now_ns < self._paused_until_ns or (self._paused_until_ns and self._rows):
             return max(0.01, min(1.0, (self._paused_until_ns - now_ns) / NS_PER_S))
         self._paused_until_ns = 0
-        while self.in_flight < self._window:
+        while self.in_flight < self.window:
             if not self._ready and not self._fetch(now_ns):
                 return 1.0
             wait_s = self._bucket.wait_s(now_ns)
@@ -116,7 +125,7 @@ class Drain:
             if row is None:
                 topic = self._notices.pop(mid, None)
                 if topic is not None and meaning in (Answer.REFUSED, Answer.LATER):
-                    self._refusals.append(Refusal(topic, f"reason code 0x{code:02X}"))
+                    self._refusals.append(Refusal(topic, f"reason code 0x{code:02X}", is_notice=True))
             elif meaning is Answer.REFUSED:
                 self._refuse(row, "rejected_by_broker", f"reason code 0x{code:02X}")
             elif meaning is Answer.LATER:
@@ -130,6 +139,15 @@ class Drain:
             self._counters.acked += len(acked)
             self._backoff.reset()
         self._publish_notices(now_ns)
+
+    def rows_in_flight(self) -> list[int]:
+        """The rows that the broker has not answered, in order."""
+        return [row.row_id for row in self._rows.values()]
+
+    def give_up(self, row_id: int) -> None:
+        """The broker hangs up whenever it gets this row in flight: set it aside."""
+        row = next(row for row in self._rows.values() if row.row_id == row_id)
+        self._refuse(row, "rejected_by_broker", "the broker closes the connection each time it gets this")
 
     def refusals(self) -> list[Refusal]:
         """What was refused since the last call."""
@@ -152,7 +170,7 @@ class Drain:
         return bool(rows)
 
     def _publish_notices(self, now_ns: int) -> None:
-        while self._waiting_notices and self.in_flight < self._window:
+        while self._waiting_notices and self.in_flight < self.window:
             topic = next(iter(self._waiting_notices))
             payload = self._waiting_notices.pop(topic)
             self._note_activity(now_ns)

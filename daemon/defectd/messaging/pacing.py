@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal
+from typing import Literal, Sequence
 
 from defectd.clock import NS_PER_S
 
@@ -88,3 +88,44 @@ class ProtocolChoice:
         self._closes += 1
         if self._closes >= 2:
             self.name, self._closes = ("3.1.1" if self.name == "5" else "5"), 0
+
+
+class Caution:
+    """Finds the event that makes a broker hang up, so that it cannot hold up all others for ever.
+
+    MQTT 3.1.1 lets a broker answer a forbidden message by closing the connection, and Mosquitto 2.0.11 does so
+    with MQTT 5 too, often before its answer can be read. After a loss in mid-flight the window is therefore 1
+    until the connection has proved stable; an event on which the broker hangs up every time is the one.
+    """
+
+    HANG_UPS = 5
+
+    def __init__(self) -> None:
+        self._careful = False
+        self._suspect, self._hang_ups = 0, 0
+
+    def window(self, full: int) -> int:
+        """How many may be in flight."""
+        return 1 if self._careful else full
+
+    def relax(self) -> None:
+        """The connection is stable."""
+        self._careful = False
+        self._hang_ups = 0
+
+    def lost(self, in_flight: Sequence[int], *, at_once: bool) -> int | None:
+        """The connection was lost with these rows unanswered; *at_once*: right after the last was sent.
+
+        Returns the row to give up, if there is one.
+        """
+        if not in_flight:
+            return None
+        was_careful, self._careful = self._careful, True
+        if not was_careful or len(in_flight) > 1 or not at_once:
+            return None
+        self._hang_ups = self._hang_ups + 1 if self._suspect == in_flight[0] else 1
+        self._suspect = in_flight[0]
+        if self._hang_ups < self.HANG_UPS:
+            return None
+        self._hang_ups = 0
+        return self._suspect

@@ -17,14 +17,16 @@ from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
 from defectd.faults import Faults
 from defectd.inspection.events import Birth, Status
 from defectd.messaging.client import Broker, Cause, Connection, End, Will
-from defectd.messaging.drain import Counters, Drain, Source
-from defectd.messaging.pacing import ProtocolChoice, TokenBucket
+from defectd.messaging.drain import Counters, Drain, Refusal, Source
+from defectd.messaging.pacing import Caution, ProtocolChoice, TokenBucket
 from defectd.messaging.topics import Topics
 
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 30.0
 STABLE_S = 10.0  # a connection that lasted this long makes the next attempt quick
+SHORT_LIVES = 5  # connections in a row that did not last so long, and brought nothing, are a fault
+HANG_UP_S = 2.0
 FAREWELL_S = 2.0
 REFUSAL_MEMORY_S = 60.0
 
@@ -37,14 +39,16 @@ _FAULTS = {
     Cause.TLS: ("tls_failed", True),
     Cause.LOGIN: ("login_refused", True),
     Cause.TAKEN_OVER: ("session_taken_over", True),
+    Cause.FORBIDDEN: ("publish_refused", True),
 }
 _ENDED_BY_CONNECTING = ("disconnected", "tls_failed", "login_refused", "internal_error")
+_ENDED_BY_STABILITY = ("session_taken_over", "unstable")
 
 
 class Publisher:
     """Publishes status and birth on every connection, then the outbox, until `close`."""
 
-    def __init__(  # noqa: PLR0917 - each of its own type
+    def __init__(
         self,
         broker: Broker,
         topics: Topics,
@@ -60,6 +64,8 @@ class Publisher:
         self._protocol = ProtocolChoice(broker.protocol)
         self._bucket = TokenBucket(broker.rate_limit_hz)
         self._backoff = Backoff(broker.reconnect_min_s, broker.reconnect_max_s)
+        self._caution = Caution()
+        self._short_lives = 0
         self._slow = Backoff(broker.reconnect_max_s, broker.reconnect_max_s)
         self._counters = Counters()
         self._announcing = threading.Event()
@@ -145,7 +151,8 @@ class Publisher:
 
     def _serve(self, connection: Connection) -> None:
         self._welcome()
-        window = max(1, min(self._broker.window, connection.receive_maximum))
+        full_window = max(1, min(self._broker.window, connection.receive_maximum))
+        window, buried_before = self._caution.window(full_window), self._counters.dead_letters
         drain = Drain(self._outbox, connection, self._topics, window, self._bucket, self._counters)
         self._announcing.set()
         while connection.end is None and not self._closing.is_set():
@@ -159,24 +166,44 @@ class Publisher:
                 drain.wake()
             wait_s = drain.fill(now_ns)
             drain.settle(connection.step(wait_s), monotonic_ns())
-            self._look(connection, drain)
+            self._look(connection, drain, full_window)
         if connection.end is None:
             self._say_goodbye(connection, drain)
+        elif connection.end.cause is Cause.LOST:
+            self._learn_from_loss(drain)
+        if self._counters.dead_letters > buried_before:
+            self._backoff.reset()  # it may be the price of getting past what the broker refuses
+            self._short_lives = 0
 
-    def _look(self, connection: Connection, drain: Drain) -> None:
+    def _look(self, connection: Connection, drain: Drain, full_window: int) -> None:
         self.last_progress_ns = now_ns = monotonic_ns()
         for refusal in drain.refusals():
-            self._refused_ns = now_ns
-            self._faults.begin("mqtt", "publish_refused", f"the broker refuses {refusal.topic}: {refusal.why}")
+            self._tell_refusal(refusal)
+            if refusal.is_notice and refusal.topic == self._topics.status:
+                connection.end = End(Cause.FORBIDDEN, f"the broker refuses {refusal.topic}: {refusal.why}")
         if self._refused_ns and now_ns - self._refused_ns > REFUSAL_MEMORY_S * NS_PER_S:
             self._refused_ns = 0
             self._faults.end("mqtt", "publish_refused")
         if not self._stable and now_ns - self._up_since_ns > STABLE_S * NS_PER_S:
-            self._stable = True
+            self._stable, self._short_lives, drain.window = True, 0, full_window
+            self._caution.relax()
             self._backoff.reset()
-            self._faults.end("mqtt", "session_taken_over")
+            for code in _ENDED_BY_STABILITY:
+                self._faults.end("mqtt", code)
         if drain.silent_s(now_ns) > ANSWER_TIMEOUT_S and connection.end is None:
             connection.end = End(Cause.LOST, f"the broker has not answered for {ANSWER_TIMEOUT_S:.0f} s")
+
+    def _tell_refusal(self, refusal: Refusal) -> None:
+        self._refused_ns = monotonic_ns()
+        self._faults.begin("mqtt", "publish_refused", f"the broker refuses {refusal.topic}: {refusal.why}")
+
+    def _learn_from_loss(self, drain: Drain) -> None:
+        at_once = drain.silent_s(monotonic_ns()) < HANG_UP_S
+        row_id = self._caution.lost(drain.rows_in_flight(), at_once=at_once)
+        if row_id is not None:
+            drain.give_up(row_id)
+            for refusal in drain.refusals():
+                self._tell_refusal(refusal)
 
     def _welcome(self) -> None:
         self.connected, self._stable, self._up_since_ns = True, False, monotonic_ns()
@@ -213,6 +240,15 @@ class Publisher:
             log.info("%s; MQTT 3.1.1 it is", end.detail)
             return 0.0
         log.info("no connection: %s", end.detail)
+        if end.cause is Cause.LOST and not self._stable:
+            self._short_lives += 1
+            if self._short_lives >= SHORT_LIVES:
+                self._faults.begin(
+                    "mqtt",
+                    "unstable",
+                    f"{self._short_lives} connections in a row were lost soon ({end.detail}); "
+                    f"does another client use the id {self._broker.client_id!r}?",
+                )
         code, needs_person = _FAULTS.get(end.cause, ("", False))
         if code:
             self._faults.begin("mqtt", code, end.detail)

@@ -33,6 +33,7 @@ _BAR_CELLS = 10
 _FIXED_ROWS = 15  # everything but the table of units
 _QUIET_S = 10.0
 _FAULTS_SHOWN = 3
+_WIDE = 100
 
 
 def render(
@@ -43,7 +44,7 @@ def render(
     if len(stations) == 1:
         body = _station(stations[0], size[1] - bool(note), now_s)
     elif stations:
-        body = [_summary(stations)]
+        body = [_summary(stations, size[0])]
     else:
         body = [Panel(Text(note or "no station has been heard yet", justify="center"), padding=(2, 2))]
     last = [Text(note, style="bold", no_wrap=True, overflow="ellipsis")] if note and stations else []
@@ -51,7 +52,7 @@ def render(
 
 
 def _link_line(link: Link, broker: str, width: int) -> Text:
-    state = f"connected, {link.detail}" if link.connected else f"AWAY: {link.detail}; trying again"
+    state = f"connected, {link.detail}" if link.connected else f"AWAY: {link.detail}; what is shown is old"
     if link.refused:
         state = f"REFUSED: {link.detail}"
     style = "green" if link.connected else "bold red"
@@ -207,23 +208,32 @@ def _troubles(station: StationTally) -> list[RenderableType]:
     return list(lines)
 
 
-def _summary(stations: list[StationTally]) -> Table:
+def _summary(stations: list[StationTally], width: int) -> Table:
     """One row per station."""
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
-    table.add_column("station", ratio=1, no_wrap=True, overflow="ellipsis")
+    wide = width >= _WIDE
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, int(wide), 0, 0), show_edge=False, header_style="dim")
+    longest = max(len(station.name) for station in stations)
+    table.add_column("station", min_width=min(longest, width // 3), ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("condition", no_wrap=True)
-    for name in ("units", "passed", "failed", "error", "pass rate", "p99 ms", "missing", "faults"):
-        table.add_column(name, justify="right")
+    for name in ("units", "passed", "failed", "error", *(("pass rate",) if wide else ()), "99 % in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("trouble", no_wrap=True)
     for station in sorted(stations, key=lambda one: one.name):
         condition = station.status.condition if station.status else "unknown"
         p99_ms = quantile(station.latencies_ms, 0.99)
-        counts = [Text(str(station.verdicts[v]), VERDICT_STYLES[v] if station.verdicts[v] else "dim")
-                  for v in ("passed", "failed", "error")]  # fmt: skip
-        missing = len(station.holes)
+        counts = [Text(str(station.verdicts[verdict]), VERDICT_STYLES[verdict] if station.verdicts[verdict] else "dim")
+                  for verdict in ("passed", "failed", "error")]  # fmt: skip
         table.add_row(
-            station.name, Text(f" {condition.upper()} ", CONDITION_STYLES.get(condition, "reverse")),
-            str(station.units), *counts, share(station.pass_rate), "-" if p99_ms is None else f"{p99_ms:.1f}",
-            Text(str(missing), "bold red" if missing else "dim"),
-            Text(str(len(station.faults)), "bold yellow" if station.faults else "dim"),
+            station.name, Text(condition.upper(), CONDITION_STYLES.get(condition, "reverse")),
+            str(station.units), *counts, *((share(station.pass_rate),) if wide else ()),
+            "-" if p99_ms is None else f"{p99_ms:.0f} ms", _trouble(station),
         )  # fmt: skip
     return table
+
+
+def _trouble(station: StationTally) -> Text:
+    if station.holes:
+        return Text("MISSING", "bold red")
+    if station.faults:
+        return Text(f"{len(station.faults)} fault{'s' if len(station.faults) > 1 else ''}", "bold yellow")
+    return Text("none", "dim")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -11,7 +10,7 @@ import pytest
 from defectd.clock import utc_now
 from defectd.examples import EXAMPLES
 from defectd.faults import Faults
-from defectd.inspection.events import Birth, FaultEvent, InspectionEvent, Status, new_id
+from defectd.inspection.events import Birth, InspectionEvent, Status, new_id
 from defectd.messaging.client import Broker
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
@@ -34,24 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> bool:
-    """True as soon as *condition* holds; False if it never does."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return bool(condition())
-
-
 def inspection(number: int, verdict: str = "passed") -> InspectionEvent:
     return EXAMPLES[InspectionEvent].model_copy(
         update={"id": new_id(), "unit_id": str(number), "verdict": verdict, "epoch": "", "seq": 0}
     )
-
-
-def fault(detail: str) -> FaultEvent:
-    return EXAMPLES[FaultEvent].model_copy(update={"id": new_id(), "detail": detail, "epoch": "", "seq": 0})
 
 
 class Station:
@@ -94,6 +79,10 @@ class Station:
         for event in events:
             self.outbox.put(event)
         return [event.id for event in events]
+
+    def is_empty(self) -> bool:
+        """True if all that was put is on disk and delivered or refused."""
+        return self.outbox.flush(5.0) and self.outbox.depth().pending == 0
 
     def raised(self, code: str) -> str | None:
         """The detail of a fault that was raised or noted, if it was."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, Any, Callable
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_status_and_birth_are_retained_and_events_arrive_in_order(mosquitto, sta
     ids = made.put(300)
     assert until(lambda: len(listener.events("inspection")) == 300)
     assert [event["id"] for event in listener.events("inspection")] == ids
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
     assert (made.publisher.protocol, made.publisher.connected) == ("5", True)
     late = listen(broker, client_id="late")
     assert until(lambda: late.last("status") and late.last("birth"))
@@ -65,7 +66,7 @@ def test_that_no_one_listens_is_counted(mosquitto, station):
     made.put(10)
     assert until(lambda: made.publisher.counters.no_subscribers == 10)
     assert made.publisher.counters.nobody_listens
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
 
 
 @mqtt5
@@ -77,7 +78,7 @@ def test_events_from_before_the_broker_is_there_arrive_later(mosquitto, station)
     assert f":{broker.port}" in made.raised("disconnected")
     broker.start()
     assert until(lambda: made.cleared("disconnected"))
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
     assert made.publisher.counters.acked == len(ids)
 
 
@@ -114,7 +115,7 @@ def test_a_broker_that_freezes_is_noticed_and_gets_everything_after_it_thaws(mos
     assert until(lambda: not made.publisher.connected)
     broker.thaw()
     assert until(lambda: {event["id"] for event in listener.events("inspection")} == set(ids))
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
 
 
 @mqtt5
@@ -127,7 +128,7 @@ def test_a_broker_that_stops_answering_while_the_connection_lives_is_left(mosqui
     made.put(100)
     assert until(lambda: not made.publisher.connected, 5.0)
     broker.thaw()
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
 
 
 @mqtt5
@@ -155,16 +156,80 @@ def test_what_the_broker_forbids_is_set_aside_and_told_and_the_rest_goes_on(mosq
 
 
 @mqtt5
-def test_a_broker_that_forbids_everything_makes_no_storm(mosquitto, station, tmp_path):
+def test_a_broker_that_forbids_even_the_status_costs_no_event(mosquitto, station, tmp_path):
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
-    acl.chmod(0o600)
     made = station(mosquitto(f"acl_file {acl}"))
     made.put(5)
-    assert until(lambda: made.publisher.counters.dead_letters >= 6)
-    time.sleep(0.6)
-    assert made.outbox.depth().pending == 0
-    assert made.publisher.counters.dead_letters == 6, "five events and the gap that tells them"
+    assert until(lambda: made.raised("publish_refused"))
+    assert "/status" in made.raised("publish_refused")
+    time.sleep(1.0)
+    assert made.outbox.depth().pending == 5
+    assert made.publisher.counters.dead_letters == 0
+
+
+class RudeBroker(threading.Thread):
+    """Speaks just enough MQTT 3.1.1 to take everything but one topic, on which it hangs up."""
+
+    def __init__(self, hates: bytes) -> None:
+        super().__init__()
+        self.hates = hates
+        self.taken: list[bytes] = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self._server.getsockname()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            with client, client.makefile("rb") as stream:
+                self._serve(client, stream)
+
+    def _serve(self, client: socket.socket, stream: IO[bytes]) -> None:
+        while True:
+            header = stream.read(1)
+            if not header:
+                return
+            length, shift = 0, 0
+            while True:
+                digit = stream.read(1)[0]
+                length |= (digit & 127) << shift
+                shift += 7
+                if digit < 128:
+                    break
+            body = stream.read(length)
+            if header[0] >> 4 == 1:
+                client.sendall(b"\x20\x02\x00\x00")
+            elif header[0] >> 4 == 3:
+                size = int.from_bytes(body[:2], "big")
+                if self.hates in body[2 : 2 + size]:
+                    return
+                self.taken.append(body[4 + size :])
+                client.sendall(b"\x40\x02" + body[2 + size : 4 + size])
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.join()
+
+
+def test_an_event_on_which_a_broker_hangs_up_does_not_hold_up_the_others(station):
+    broker = RudeBroker(b"evt/fault")
+    try:
+        made = station(broker, protocol="3.1.1", reconnect_min_s=0.02, reconnect_max_s=0.05)
+        made.put(30)
+        made.outbox.put(large_fault(10))
+        ids = made.put(30, first=30)
+        assert until(lambda: made.is_empty())
+        assert made.outbox.depth().dead_letters == 1
+        assert "evt/fault" in made.raised("publish_refused")
+        assert {json.loads(each).get("id") for each in broker.taken} >= set(ids)
+        made.publisher.close(1.0)
+    finally:
+        broker.close()
 
 
 @mqtt5
@@ -208,10 +273,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
 
     for name in ("ca", "other"):
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt",
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt",
                 "-days", "2", "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
     for name, alternative in (("here", "IP:127.0.0.1"), ("elsewhere", "DNS:elsewhere.example")):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")  # fmt: skip
         (directory / f"{name}.ext").write_text(f"subjectAltName={alternative}\n")
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
@@ -266,7 +331,7 @@ def test_a_broker_that_knows_only_3_1_1_gets_3_1_1(nats, station, listen):
     nats.kill()
     more = made.put(50, first=200)
     nats.start()
-    assert until(lambda: made.outbox.depth().pending == 0)
+    assert until(lambda: made.is_empty())
     assert until(lambda: {event["id"] for event in listener.events("inspection")} == {*ids, *more})
 
 
@@ -300,18 +365,13 @@ def test_closing_without_a_broker_ends_soon(mosquitto, station):
 
 
 @mqtt5
-def test_a_second_client_of_the_same_name_is_a_fault(mosquitto, station):
+def test_two_stations_of_the_same_name_are_a_fault(mosquitto, station):
     broker = mosquitto()
-    first = station(broker, "first.db", reconnect_max_s=5.0)
-    assert until(lambda: first.publisher.connected)
-    second = station(broker, "second.db", reconnect_max_s=5.0)
-    assert until(lambda: second.publisher.connected)
-    assert until(lambda: first.raised("session_taken_over") or first.publisher.reconnects)
-    assert until(lambda: not first.publisher.connected)
-    if first.raised("session_taken_over"):
-        assert "defectd-aoi1" in first.raised("session_taken_over")
-    else:
-        pytest.skip("this paho does not read the reason of a DISCONNECT without properties")
+    first, second = station(broker, "first.db"), station(broker, "second.db")
+    codes = ("session_taken_over", "unstable")  # Mosquitto 2.0.11 does not say why it closes, newer ones do
+    assert until(lambda: any(each.raised(code) for each in (first, second) for code in codes))
+    details = [each.raised(code) for each in (first, second) for code in codes if each.raised(code)]
+    assert all("'defectd-aoi1'" in detail for detail in details)
 
 
 @mqtt5
@@ -388,7 +448,7 @@ def test_a_station_killed_in_the_middle_loses_no_event_that_was_on_disk(mosquitt
         assert until(lambda before=seen: len(listener.events("inspection")) > before + 100)
         kill(process)
     made = station(broker)
-    assert until(lambda: made.publisher.connected and made.outbox.depth().pending == 0)
+    assert until(lambda: made.publisher.connected and made.is_empty())
     last = made.outbox.next_seq()["inspection"] - 1
     assert until(lambda: {event["seq"] for event in listener.events("inspection")} == set(range(1, last + 1)))
     assert len({event["id"] for event in listener.events("inspection")}) == last

@@ -90,9 +90,7 @@ def test_the_engine_sees_the_pixels_of_the_slot(ring: FrameRing) -> None:
         ({"ring": 3}, "engine_failed"),
     ],
 )
-def test_a_request_that_cannot_be_met_is_refused(
-    ring: FrameRing, change: dict[str, int], reason: str
-) -> None:
+def test_a_request_that_cannot_be_met_is_refused(ring: FrameRing, change: dict[str, int], reason: str) -> None:
     request = Infer(**{**put(ring).__dict__, **change})
     reply = answer(failing(AssertionError("not reached")), [ring], request)
     assert isinstance(reply, Refused)

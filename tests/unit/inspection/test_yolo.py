@@ -141,9 +141,7 @@ def test_corners_of_a_box_given_by_its_centre() -> None:
         ((1, 300, 6), None, Head.END_TO_END),
     ],
 )
-def test_the_head_follows_from_metadata_and_shape(
-    shape: tuple[int, ...], end2end: bool | None, head: Head
-) -> None:
+def test_the_head_follows_from_metadata_and_shape(shape: tuple[int, ...], end2end: bool | None, head: Head) -> None:
     assert resolve_head(shape, 6, end2end) is head
 
 

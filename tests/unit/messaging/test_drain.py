@@ -143,3 +143,22 @@ def test_silence_counts_only_while_the_broker_owes_an_answer():
     assert drain.silent_s(NOW + 31 * NS_PER_S) == 31
     drain.settle([(1, DELIVERED)], NOW + 31 * NS_PER_S)
     assert drain.silent_s(NOW + 99 * NS_PER_S) == 0
+
+
+def test_no_event_goes_before_the_broker_has_taken_the_status():
+    rows, wire = Rows(3), Wire()
+    drain = drain_of(rows, wire)
+    drain.announce("status", b"online", NOW)
+    drain.fill(NOW)
+    assert len(wire.sent) == 1
+    drain.settle([(1, DELIVERED)], NOW)
+    drain.fill(NOW)
+    assert len(wire.sent) == 4
+
+
+def test_a_refused_status_is_marked_as_such():
+    drain = drain_of(Rows(0), Wire())
+    drain.announce("status", b"online", NOW)
+    drain.settle([(1, NOT_AUTHORIZED)], NOW)
+    (refusal,) = drain.refusals()
+    assert refusal.is_notice

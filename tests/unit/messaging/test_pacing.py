@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from defectd.clock import NS_PER_S
-from defectd.messaging.pacing import Answer, ProtocolChoice, TokenBucket, answer
+from defectd.messaging.pacing import Answer, Caution, ProtocolChoice, TokenBucket, answer
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,28 @@ def test_a_protocol_that_was_set_is_kept(setting):
     choice.closed_silently()
     choice.closed_silently()
     assert choice.name == setting
+
+
+def test_after_a_loss_in_mid_flight_one_at_a_time_goes_until_it_is_stable():
+    caution = Caution()
+    assert caution.window(20) == 20
+    assert caution.lost([1, 2, 3], at_once=True) is None
+    assert caution.window(20) == 1
+    caution.relax()
+    assert caution.window(20) == 20
+
+
+def test_an_event_on_which_the_broker_hangs_up_every_time_is_given_up():
+    caution = Caution()
+    assert caution.lost([7, 8], at_once=True) is None
+    assert [caution.lost([7], at_once=True) for _ in range(Caution.HANG_UPS)] == [None] * 4 + [7]
+    assert caution.lost([8], at_once=True) is None
+
+
+def test_a_bad_network_is_not_blamed_on_an_event():
+    caution = Caution()
+    for _ in range(20):
+        assert caution.lost([], at_once=True) is None
+        assert caution.lost([7], at_once=False) is None
+    for row in range(1, 20):
+        assert caution.lost([row], at_once=True) is None
