@@ -92,8 +92,8 @@ def build(checked: Checked) -> Daemon:
         station, boot_id, settings.sha256(), events.Recipe(name=recipe.name, revision=recipe.revision)
     )
     publisher = Publisher(
-        _broker(settings),
-        _topics(settings),
+        broker_of(settings),
+        topics_of(settings),
         outbox,
         status=condition.status,
         birth=lambda: _birth(settings, identity, recipe, outbox, feeds, engine),
@@ -209,7 +209,8 @@ def _evidence_plan(settings: Settings) -> EvidencePlan:
     )
 
 
-def _broker(settings: Settings) -> Broker:
+def broker_of(settings: Settings) -> Broker:
+    """The broker as the publisher wants it; reads the password file."""
     mqtt = settings.mqtt
     password = mqtt.password.get_secret_value() if mqtt.password else None
     if mqtt.password_file is not None:
@@ -230,7 +231,8 @@ def _broker(settings: Settings) -> Broker:
     )
 
 
-def _topics(settings: Settings) -> Topics:
+def topics_of(settings: Settings) -> Topics:
+    """The station's place in the topic tree."""
     return Topics(**settings.station.model_dump())
 
 

@@ -69,7 +69,28 @@ def _demo(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from defectd.watch import watch
 
-    return watch(options)
+    if options.config is None:
+        password = os.environ.get("DEFECTD_MQTT__PASSWORD")
+        return watch(
+            options.host, options.port, options.station, options.username, password, options.ca, plain=options.plain
+        )
+    from defectd.app import broker_of, topics_of
+    from defectd.configuration import load_settings
+
+    settings = load_settings(options.config)
+    broker, topics = broker_of(settings), topics_of(settings)
+    tls = settings.mqtt.tls
+    return watch(
+        broker.host,
+        broker.port,
+        topics.levels,
+        broker.username,
+        broker.password,
+        tls.ca,
+        tls.cert,
+        tls.key,
+        plain=options.plain,
+    )
 
 
 def _complain(problems: list[str], exit_code: int) -> int:

@@ -43,9 +43,11 @@ def summary(station: StationTally, score: Score, errors: Counter[str], troubles:
         "same class, IoU at least 0.5)"
     )
     lines.append(_latency(station))
+    if not station.units:
+        lines = ["no unit was inspected"]
     if troubles:
         lines += ["NOT every unit is accounted for:", *(f"  {trouble}" for trouble in troubles)]
-    else:
+    elif station.units:
         redelivered = f", {station.redelivered} delivered twice and counted once" if station.redelivered else ""
         triggers = " and ".join(f"triggers {one.first} to {one.last}" for one in station.triggers.values())
         lines.append(

@@ -48,8 +48,12 @@ def demo(units: int | None, rate_hz: float, plain: bool, keep: Path | None) -> i
     if not MODEL.exists():
         raise StartupError(f"{MODEL} is missing; make it with: python -m defectd.demo.train --out {MODEL}")
     folder = _folder(keep)
-    with _stop_flag() as stop:
-        exit_code = _run(folder, units, rate_hz, plain, stop)
+    try:
+        with _stop_flag() as stop:
+            exit_code = _run(folder, units, rate_hz, plain, stop)
+    finally:
+        if keep is None and not any(folder.iterdir()):
+            folder.rmdir()
     if exit_code:
         print(f"logs, events and pictures: {folder}")
     elif keep is None:

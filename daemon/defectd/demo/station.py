@@ -59,6 +59,7 @@ class DemoStation:
             "\n[model]",
             f"path = {_quoted(str(MODEL))}",
             f"device = {_quoted('auto' if _has_gpu() else 'cpu')}",
+            "threads = 1",  # the line, the broker and the view want a core as well: on two cores, two threads wait
             "\n[[camera]]",
             f"name = {_quoted(CAMERA)}",
             'kind = "simulated"',

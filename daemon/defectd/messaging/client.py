@@ -76,6 +76,7 @@ class Cause(Enum):
     SILENT = "closed before it answered"
     REFUSED = "refused"
     TAKEN_OVER = "taken over"
+    MUTE = "connected, but does not answer"
     FORBIDDEN = "may not even publish its status"
     LOST = "lost"
     CLOSED = "closed by us"

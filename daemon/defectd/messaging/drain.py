@@ -53,7 +53,10 @@ class Refusal:
 
 
 class Drain:
-    """What is in flight on one connection. After a loss a new one begins with the first unacknowledged row."""
+    """What is in flight on one connection. After a loss a new one begins with the first unacknowledged row.
+
+    `accepted`: the broker has taken something on this connection, so it is more than an open door.
+    """
 
     def __init__(
         self, outbox: Source, link: Link, topics: Topics, window: int, bucket: TokenBucket, counters: Counters
@@ -69,6 +72,7 @@ class Drain:
         self._next_fetch_ns = 0
         self._paused_until_ns = 0
         self._welcome = True
+        self.accepted = False
         self._backoff = Backoff(first_s=0.5, longest_s=30.0)
         self._refusals: list[Refusal] = []
         self._last_answer_ns = 0
@@ -121,6 +125,7 @@ class Drain:
         for mid, code in answers:
             self._last_answer_ns = now_ns
             meaning = answer(code)
+            self.accepted = self.accepted or meaning in (Answer.DELIVERED, Answer.NOBODY)
             row = self._rows.pop(mid, None)
             if row is None:
                 topic = self._notices.pop(mid, None)

@@ -104,9 +104,9 @@ class Ledger:
         self.positions.update(batch.positions)
         return self.next_row_id > before[1]
 
-    def purge(self, settled_before_ns: int) -> None:
-        """Forget what was delivered or refused before *settled_before_ns* (wall clock), a part at a time."""
-        self._transaction_of_deletes(
+    def purge(self, settled_before_ns: int) -> bool:
+        """Forget what was delivered or refused before *settled_before_ns* (wall clock); True if there is more."""
+        return self._transaction_of_deletes(
             "SELECT row_id, bytes, state FROM events WHERE state <> 0 AND settled_ns < ? ORDER BY row_id LIMIT ?",
             (settled_before_ns, PURGE_CHUNK_ROWS),
         )
@@ -235,17 +235,21 @@ class Ledger:
         self.totals.delivered -= sum(row[2] == DELIVERED for row in rows)
         self.totals.dead -= sum(row[2] == DEAD for row in rows)
 
-    def _transaction_of_deletes(self, query: str, parameters: tuple[int, int]) -> None:
+    def _transaction_of_deletes(self, query: str, parameters: tuple[int, int]) -> bool:
         before = Totals(**vars(self.totals))
+        rows = self._db.execute(query, parameters).fetchall()
+        if not rows:
+            return False
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._delete(self._db.execute(query, parameters).fetchall())
+            self._delete(rows)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self.totals = before
             raise
+        return len(rows) >= PURGE_CHUNK_ROWS
 
     def _tell(self, lost: dict[tuple[str, Reason], list[Run]], seen_row_id: int) -> None:
         """Explain *lost* by gap events: unseen ones are rewritten, new ones added."""

@@ -252,9 +252,11 @@ class Outbox:
 
     def _purge(self) -> None:
         now_ns = monotonic_ns()
-        if now_ns - self._last_purge_ns >= PURGE_EVERY_NS:
+        if now_ns - self._last_purge_ns < PURGE_EVERY_NS:
+            return
+        more = self._ledger.purge(time.time_ns() - int(self._keep_acked_s * NS_PER_S))
+        if not more:
             self._last_purge_ns = now_ns
-            self._ledger.purge(time.time_ns() - int(self._keep_acked_s * NS_PER_S))
 
     def _look(self) -> None:
         """Refresh the slow counters, and say when undelivered events begin to be dropped, and when no more."""

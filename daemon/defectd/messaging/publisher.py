@@ -39,9 +39,10 @@ _FAULTS = {
     Cause.TLS: ("tls_failed", True),
     Cause.LOGIN: ("login_refused", True),
     Cause.TAKEN_OVER: ("session_taken_over", True),
+    Cause.MUTE: ("not_answering", False),
     Cause.FORBIDDEN: ("publish_refused", True),
 }
-_ENDED_BY_CONNECTING = ("disconnected", "tls_failed", "login_refused", "internal_error")
+_ENDED_BY_ACCEPTANCE = ("disconnected", "tls_failed", "login_refused", "not_answering", "internal_error")
 _ENDED_BY_STABILITY = ("session_taken_over", "unstable")
 
 
@@ -73,7 +74,7 @@ class Publisher:
         self._closing = threading.Event()
         self._drain_s = 0.0
         self._refused_ns = self._up_since_ns = 0
-        self._stable = False
+        self._trusted = self._stable = False
         self._waker, self._wake = socket.socketpair()
         self._waker.setblocking(False)
         self._wake.setblocking(False)
@@ -169,7 +170,7 @@ class Publisher:
             self._look(connection, drain, full_window)
         if connection.end is None:
             self._say_goodbye(connection, drain)
-        elif connection.end.cause is Cause.LOST:
+        elif connection.end.cause in (Cause.LOST, Cause.MUTE):
             self._learn_from_loss(drain)
         if self._counters.dead_letters > buried_before:
             self._backoff.reset()  # it may be the price of getting past what the broker refuses
@@ -181,17 +182,26 @@ class Publisher:
             self._tell_refusal(refusal)
             if refusal.is_notice and refusal.topic == self._topics.status:
                 connection.end = End(Cause.FORBIDDEN, f"the broker refuses {refusal.topic}: {refusal.why}")
-        if self._refused_ns and now_ns - self._refused_ns > REFUSAL_MEMORY_S * NS_PER_S:
-            self._refused_ns = 0
-            self._faults.end("mqtt", "publish_refused")
+        if drain.silent_s(now_ns) > ANSWER_TIMEOUT_S and connection.end is None:
+            connection.end = End(Cause.MUTE, f"the broker has not answered for {ANSWER_TIMEOUT_S:.0f} s")
+        if drain.accepted:
+            self._look_well(drain, full_window, now_ns)
+
+    def _look_well(self, drain: Drain, full_window: int, now_ns: int) -> None:
+        """The broker takes what we send: end the faults that this disproves, the doubtful ones after a while."""
+        if not self._trusted:
+            self._trusted = True
+            for code in _ENDED_BY_ACCEPTANCE:
+                self._faults.end("mqtt", code)
         if not self._stable and now_ns - self._up_since_ns > STABLE_S * NS_PER_S:
             self._stable, self._short_lives, drain.window = True, 0, full_window
             self._caution.relax()
             self._backoff.reset()
             for code in _ENDED_BY_STABILITY:
                 self._faults.end("mqtt", code)
-        if drain.silent_s(now_ns) > ANSWER_TIMEOUT_S and connection.end is None:
-            connection.end = End(Cause.LOST, f"the broker has not answered for {ANSWER_TIMEOUT_S:.0f} s")
+        if self._refused_ns and now_ns - self._refused_ns > REFUSAL_MEMORY_S * NS_PER_S:
+            self._refused_ns = 0
+            self._faults.end("mqtt", "publish_refused")
 
     def _tell_refusal(self, refusal: Refusal) -> None:
         self._refused_ns = monotonic_ns()
@@ -206,12 +216,11 @@ class Publisher:
                 self._tell_refusal(refusal)
 
     def _welcome(self) -> None:
-        self.connected, self._stable, self._up_since_ns = True, False, monotonic_ns()
+        self.connected, self._up_since_ns = True, monotonic_ns()
+        self._trusted = self._stable = False
         self._counters.connects += 1
         self._protocol.accepted()
         log.info("connected to %s:%d, MQTT %s", self._broker.host, self._broker.port, self._protocol.name)
-        for code in _ENDED_BY_CONNECTING:
-            self._faults.end("mqtt", code)
 
     def _say_goodbye(self, connection: Connection, drain: Drain) -> None:
         """What is in flight may finish; what is not waits in the outbox for the next start."""

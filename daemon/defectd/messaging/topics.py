@@ -17,9 +17,14 @@ class Topics:
     station: str
 
     @property
+    def levels(self) -> str:
+        """site/area/line/station."""
+        return f"{self.site}/{self.area}/{self.line}/{self.station}"
+
+    @property
     def prefix(self) -> str:
         """Topic prefix of the station, without a trailing slash."""
-        return f"{ROOT}/{self.site}/{self.area}/{self.line}/{self.station}"
+        return f"{ROOT}/{self.levels}"
 
     @property
     def status(self) -> str:

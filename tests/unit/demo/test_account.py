@@ -61,3 +61,7 @@ def test_the_summary_gives_every_figure():
 def test_the_summary_names_what_is_missing():
     text = "\n".join(summary(told(inspection(1)), Score(), Counter(), ["1 of 2 units arrived"]))
     assert "NOT every unit is accounted for:\n  1 of 2 units arrived" in text
+
+
+def test_a_demo_that_was_stopped_before_the_first_unit_claims_nothing():
+    assert summary(StationTally("a/b/c/d"), Score(), Counter(), []) == ["no unit was inspected"]
