@@ -6,6 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHONS ?= 3.8 3.10 3.12
 UNITS ?=
 MODEL ?= daemon/defectd/demo/boards.torchscript
 IMAGES ?=
@@ -36,6 +37,20 @@ mosquitto:
 	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y --no-install-recommends mosquitto; \
 	  else echo "Mosquitto is missing, so the MQTT 5 tests will skip. To run them: sudo apt-get install mosquitto"; fi; } || true
 
+test-pythons: mosquitto  ## what needs no torch, on Python 3.8, 3.10 and 3.12 (from PATH or pyenv)
+	for version in $(PYTHONS); do ./tests/on-python $$version || exit 1; done
+
+test-gpu: setup  ## CUDA events, graphs, pinned memory: on a machine with a GPU
+	$(BIN)/python -m pytest tests/gpu
+
+prove: prove-loop  ## all acceptance suites
+
+prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_loop
+
+bench: setup mosquitto  ## latency and throughput beside the bare model and Ultralytics (MODEL= IMAGES=)
+	$(BIN)/python -m defectd.bench --model '$(MODEL)' $(if $(IMAGES),--images '$(IMAGES)')
+
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +74,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo test mosquitto lint types layers format docs package clean
+.PHONY: help setup demo test test-pythons test-gpu prove prove-loop bench mosquitto lint types layers format docs package clean

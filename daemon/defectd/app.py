@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -76,6 +77,7 @@ def check(settings: Settings) -> Checked:
 def build(checked: Checked) -> Daemon:
     """Wire all parts. The outbox is open when this returns. Raises StateError."""
     settings = checked.settings
+    _claim(settings.state.directory)
     boot_id, station = str(uuid.uuid4()), settings.station.station
     outbox = Outbox(
         settings.state.directory / "outbox.db",
@@ -315,3 +317,18 @@ def _usable_directory(directory: Path) -> None:
         raise StateError(
             f"{directory}: {error.strerror}; expected a directory that this user may write, with free space"
         ) from error
+
+
+def _claim(directory: Path) -> None:
+    """Keep a second daemon out of *directory*: both would number the same events. The claim ends with this process,
+    however it ends; workers do not inherit it. Raises StateError."""
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)  # open for the life of the process
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StateError(
+            f"{directory}: another defectd uses it; expected a state directory of its own: stop the other one, "
+            "or set state.directory"
+        ) from error
+    except OSError as error:
+        raise StateError(f"{directory}: {error.strerror}; expected a directory that this user may write") from error

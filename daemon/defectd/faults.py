@@ -34,7 +34,7 @@ class Faults:
             self._active[component, code] = ActiveFault(
                 component=component, code=code, detail=detail, since=utc_now()
             )
-        log.warning("%s: %s: %s", component, code, detail)
+        log.warning("%s: %s: %s", component, code, detail, extra=_fields(component, code))
         self._sink(component, code, "raised", detail, data)
         self._changed()
 
@@ -45,16 +45,21 @@ class Faults:
         if fault is None:
             return
         lasted_s = (utc_now() - fault.since).total_seconds()
-        log.info("%s: %s is over after %.1f s %s", component, code, lasted_s, detail)
+        log.info("%s: %s is over after %.1f s: %s", component, code, lasted_s, detail, extra=_fields(component, code))
         self._sink(component, code, "cleared", detail or fault.detail, {"lasted_s": lasted_s, **data})
         self._changed()
 
     def note(self, component: str, code: str, detail: str, **data: Any) -> None:
         """Something happened once, such as a restart: an event without an end."""
-        log.warning("%s: %s: %s", component, code, detail)
+        log.warning("%s: %s: %s", component, code, detail, extra=_fields(component, code))
         self._sink(component, code, "noted", detail, data)
 
     def active(self) -> list[ActiveFault]:
         """The faults that hold now, oldest first."""
         with self._lock:
             return list(self._active.values())
+
+
+def _fields(component: str, code: str) -> dict[str, str]:
+    """For the journal: `journalctl DEFECTD_FAULT=camera_lost`."""
+    return {"DEFECTD_COMPONENT": component, "DEFECTD_FAULT": code}

@@ -153,7 +153,8 @@ def _bad_pictures(setting: Setting) -> str:
     """A zero-byte, a truncated and a foreign file among good ones: an error each, and the line goes on."""
     expected = {unit_id(number): "" for number in range(1, 13)}
     with _deferred_line(setting, len(expected), write_pictures) as (here, folder):
-        jpeg = cv2.imencode(".jpg", picture(1))[1].tobytes()
+        noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+        jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
         spoilt = {4: b"", 5: jpeg[: len(jpeg) * 3 // 5], 7: b"\x89PNG\r\n\x1a\n", 8: b"no picture at all", 11: jpeg[:20]}
         for number, data in spoilt.items():
             (folder / f"{unit_id(number)}.png").unlink()
@@ -264,13 +265,14 @@ def _full_state(setting: Setting) -> str:
 
 
 def _state_fills_up(setting: Setting) -> str:
-    """The disk fills in mid-run: inspection goes on, and what was dropped, if anything, is told; then there is room."""
-    state = setting.directory / "state"
-    with _mounted(state, "size=1500k"), ground(setting.directory, _filling_units(setting), 10.0) as here:
+    """Others fill the disk in mid-run: inspection goes on, events wait in memory; then there is room again."""
+    state, settings = setting.directory / "state", {"evidence": {"enabled": False}}
+    with _mounted(state, "size=6m"), ground(setting.directory, 400, 10.0, settings) as here:
         here.await_units(20)
         _fill(state)
-        wait_until(lambda: "disk_full" in here.daemon.log(), 60, "evt/fault outbox disk_full")
         here.struck_at_s = time.time()
+        wait_until(lambda: "disk_full" in here.daemon.log(), 60, "evt/fault outbox disk_full")
+        here.notes.append(f"noticed after {time.time() - here.struck_at_s:.1f} s")
         time.sleep(8)
         (state / "filler").unlink()
         here.await_good_units()
@@ -279,8 +281,13 @@ def _state_fills_up(setting: Setting) -> str:
         return here.report()
 
 
-def _filling_units(setting: Setting) -> int:
-    return 250 if setting.quick else 400
+def _evidence_fills_disk(setting: Setting) -> str:
+    """Pictures have a small disk for themselves until it is full: they must give way, so that no event waits."""
+    state = setting.directory / "state"
+    with _mounted(state, "size=1500k"), ground(setting.directory, 250, 10.0) as here:
+        here.finish()
+        here.await_units(250)
+        return here.report()
 
 
 def _unchanged(_directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -430,6 +437,7 @@ BAD_INPUT = tuple(
         _Case("state-read-only", "a state directory on a read-only file system", _read_only_state),
         _Case("state-full", "a full state directory at the start", _full_state),
         _Case("state-fills-up", "a disk that fills up in mid-run", _state_fills_up),
+        _Case("evidence-fills-disk", "pictures fill the disk: they give way to events", _evidence_fills_disk),
         _Case("two-daemons", "a second daemon on one state directory", _two_daemons),
         _Case("pictures", "zero-byte, truncated and foreign files among the pictures", _bad_pictures),
         _Case("sizes", "pictures of different sizes, one too large", _bad_sizes),

@@ -22,16 +22,59 @@ def _units(setting: Setting) -> int:
     return 120 if setting.quick else 200
 
 
+def _engine_stalls(setting: Setting) -> str:
+    """An engine that stands still for less than `hang_s` keeps its place: late units are errors, no answer is lost
+    or given to another unit."""
+    settings = {"inspection": {"deadline_ms": 500}}
+    with ground(setting.directory, _units(setting), _RATE_HZ, settings) as here:
+        here.await_units(_BEFORE)
+        before = here.daemon.worker("engine")
+        here.stall("engine", 3.0)
+        here.await_good_units()
+        if here.daemon.worker("engine") != before:
+            raise Short("the engine was replaced, though it stood still for less than hang_s")
+        here.finish()
+        late = sum(event["error"] == "deadline_exceeded" for event in here.collector.inspections)
+        if not late:
+            raise Short("no unit was late, though the engine stood still for six deadlines")
+        return here.report()
+
+
+def _free_run_stall(setting: Setting) -> str:
+    """Free-run: frames = inspected + dropped, event by event, while the engine stands still."""
+    camera = {"name": "top", "kind": "simulated", "mode": "free_run", "rate_hz": 20.0, "units": 300}
+    settings = {"camera": [{**camera, "width_px": WIDTH_PX, "height_px": HEIGHT_PX}]}
+    with ground(setting.directory, 1, _RATE_HZ, settings) as here:
+        here.await_units(_BEFORE)
+        here.stall("engine", 1.5)
+        here.await_good_units()
+        wait_until(lambda: "no more units" in here.daemon.log(), 120, "the end of the simulated line", 0.2)
+        here.terminate()
+        events = here.collector.inspections
+        triggers = [event["frame"]["trigger"] for event in events]
+        dropped = [event["frame"]["dropped_before"] for event in events]
+        holes = [later - earlier - 1 for earlier, later in zip([0, *triggers], triggers)]
+        if holes != dropped:
+            raise Short(f"holes between the triggers {holes} are not the drops {dropped} that were told")
+        if not sum(dropped):
+            raise Short("nothing was dropped, though the engine stood still for 30 frames")
+        here.notes.append(f"{triggers[-1]} frames = {len(events)} inspected + {sum(dropped)} dropped")
+        return here.report(once=False, coded=False, free_run=True)
+
+
 def _worker_dies(
-    kind: str, how: signal.Signals, component: str, fault: str, **settings: Any
+    kind: str, how: signal.Signals, component: str, fault: str, times: int = 1
 ) -> Callable[[Setting], str]:
     """The proof that the death or the silence of a worker costs at most the units that it had in hand."""
 
     def prove(setting: Setting) -> str:
-        with ground(setting.directory, _units(setting), _RATE_HZ, settings) as here:
+        strikes = 1 if setting.quick else times
+        rate_hz = 30.0 if times > 1 else _RATE_HZ  # a busy worker has a unit in hand
+        with ground(setting.directory, int(rate_hz * 12 * strikes), rate_hz) as here:
             here.await_units(_BEFORE)
-            here.strike(kind, how)
-            here.await_good_units()
+            for _ in range(strikes):
+                here.strike(kind, how)
+                here.await_good_units()
             here.finish()
             here.expect_fault(component, fault)
             return here.report()
@@ -56,7 +99,8 @@ def _line_camera_killed(setting: Setting) -> str:
 def _daemon_killed(setting: Setting) -> str:
     with ground(setting.directory, _units(setting), _RATE_HZ) as here:
         here.await_units(_BEFORE)
-        here.kill_daemon()
+        gone_s = here.kill_daemon()
+        here.notes.append(f"workers gone {gone_s * 1000:.0f} ms after the daemon")
         here.restart_daemon()
         here.await_good_units()
         here.finish()
@@ -69,15 +113,15 @@ def _daemon_killed_often(setting: Setting) -> str:
     moments = random.Random(seed)
     with ground(setting.directory, 40 * kills, _RATE_HZ) as here:
         here.await_units(5)
+        gone_s = []
         for _ in range(kills):
-            here.kill_daemon()
+            gone_s.append(here.kill_daemon())
             time.sleep(RESTART_S)
             here.daemon.start()
             time.sleep(moments.uniform(0.1, 9.0))
         here.daemon.wait_ready()
         here.finish()
-        slowest = max(here.notes)
-        here.notes = [f"{kills} kills (seed {seed}), at the slowest {slowest}"]
+        here.notes.append(f"{kills} kills (seed {seed}), workers gone within {max(gone_s) * 1000:.0f} ms of each")
         return here.report()
 
 
@@ -200,17 +244,19 @@ FAULTS = (
     Proof(
         "fault.engine-killed",
         "engine worker SIGKILLed: its units are errors, a new one goes on",
-        _worker_dies("engine", signal.SIGKILL, "engine", "engine_unavailable"),
+        _worker_dies("engine", signal.SIGKILL, "engine", "engine_unavailable", times=3),
     ),
     Proof(
         "fault.engine-stopped",
         "engine worker SIGSTOPped: it is killed and replaced",
         _worker_dies("engine", signal.SIGSTOP, "engine", "engine_unavailable"),
     ),
+    Proof("fault.engine-stalls", "engine stands still for 3 s: late units are errors, it keeps its place", _engine_stalls),
+    Proof("fault.free-run-stall", "free-run: frames = inspected + dropped while the engine stalls", _free_run_stall),
     Proof(
         "fault.camera-killed",
         "camera worker SIGKILLed: a new one goes on with the next picture",
-        _worker_dies("camera", signal.SIGKILL, "camera/top", "camera_worker_down"),
+        _worker_dies("camera", signal.SIGKILL, "camera/top", "camera_worker_down", times=3),
     ),
     Proof(
         "fault.camera-stopped",
@@ -225,7 +271,7 @@ FAULTS = (
     Proof(
         "fault.evidence-killed",
         "evidence worker SIGKILLed: no unit notices",
-        _worker_dies("evidence", signal.SIGKILL, "evidence", "evidence_worker_down"),
+        _worker_dies("evidence", signal.SIGKILL, "evidence", "evidence_worker_down", times=3),
     ),
     Proof("fault.daemon-killed", "daemon SIGKILLed and restarted: each picture has one verdict", _daemon_killed),
     Proof("fault.broker-killed", "broker SIGKILLed for 60 s at 20 units/s: nothing is lost", _broker_killed),

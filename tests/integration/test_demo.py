@@ -63,15 +63,15 @@ def test_it_stops_by_itself_and_every_unit_is_accounted_for(finished):
     exit_code, output = finished
     assert exit_code == 0, output
     assert output.count(" board-") == 24
-    assert "every unit accounted for: triggers 1 to 24 = 24 verdicts, events 1 to 24 without a gap" in output
+    assert "every unit accounted for: triggers 1-24, 24 verdicts, events 1-24 without a gap" in output
 
 
 def test_what_it_reports_is_right(finished):
     _, output = finished
-    recall, precision = (float(figure) for figure in re.search(r"recall (\S+) precision (\S+)", output).groups())
     errors = int(re.search(r"24 units: .* (\d+) error", output).group(1))
     if errors:
         pytest.skip(f"this machine was too busy to judge {errors} of 24 units in time")
+    recall, precision = (float(figure) for figure in re.search(r"recall (\S+) precision (\S+)", output).groups())
     assert recall >= 0.9
     assert precision >= 0.9
 

@@ -33,6 +33,7 @@ class Audit:
     """`problems` is empty if every invariant holds."""
 
     verdicts: Counter[str]
+    reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     copies: int = 0
     lost_in_broker: int = 0
@@ -45,7 +46,9 @@ class Audit:
 
     def figure(self) -> str:
         """For the report."""
-        counts = " ".join(f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items()))
+        counts = " + ".join(f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items()))
+        if self.reasons:
+            counts += f" ({', '.join(f'{count} {reason}' for reason, count in self.reasons.most_common())})"
         extras = [f"{self.copies} sent twice"] if self.copies else []
         extras += [f"{self.lost_in_broker} acknowledged and lost by the broker"] if self.lost_in_broker else []
         extras += [f"{self.explained_by_gap} told by evt/gap"] if self.explained_by_gap else []
@@ -67,20 +70,25 @@ def audit(
     log: str,
     expected_units: Sequence[str] | None,
     broker_killed_s: Iterable[float] = (),
+    free_run: bool = False,
 ) -> Audit:
     """Check every invariant on one station after its end. *expected_units* are the unit ids that must have exactly
     one verdict each; None if pictures were shown more than once. *broker_killed_s*: when the broker was killed, since
-    it forgets what it acknowledged in its last second."""
+    it forgets what it acknowledged in its last second. *free_run*: frames may be dropped, so that triggers are no
+    measure."""
     stored = read_outbox(outbox)
     inspections = [row.event for row in stored if _stream(row.event) == "inspection"]
-    result = Audit(Counter(event["verdict"] for event in inspections), copies=collector.copies)
+    result = Audit(
+        Counter(event["verdict"] for event in inspections),
+        Counter(event["error"] for event in inspections if event["error"]),
+        copies=collector.copies,
+    )
     problems = result.problems
     problems += _delivery(collector, stored, list(broker_killed_s), result)
     problems += _identities(stored)
     problems += _sequences([row.event for row in stored], result)
-    problems += _triggers(inspections)
+    problems += [] if free_run else [*_triggers(inspections), *_tallies(log, inspections)]
     problems += _units(inspections, expected_units) if expected_units is not None else []
-    problems += _tallies(log, inspections)
     problems += _faults(stored)
     problems += [f"in the log: {text}" for text in _NEVER_IN_THE_LOG if text in log]
     return result
@@ -179,7 +187,7 @@ def _units(inspections: list[Event], expected: Sequence[str]) -> list[str]:
 def _tallies(log: str, inspections: list[Event]) -> list[str]:
     """Where a daemon could say goodbye, the triggers it counted are the verdicts on disk of its start."""
     boots = list(dict.fromkeys(event["boot_id"] for event in inspections))
-    farewells = _STOPPED.findall(log)
+    farewells = [found for found in _STOPPED.findall(log) if found[0] != "0"]  # ended before its first unit
     if not farewells or not boots:
         return []
     triggers, passed, failed, errors = (int(text) for text in farewells[-1])

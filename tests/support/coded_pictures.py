@@ -50,10 +50,10 @@ def code_of(number: int) -> int:
 def misjudged(event: Mapping[str, Any]) -> str:
     """What is wrong if the passed or failed *event* is not of the picture that its unit_id names; "" if it is."""
     number = int(event["unit_id"].rpartition("-")[2])
-    seen = 0
+    seen, block_px = 0, event["frame"]["width_px"] / BITS
     for defect in event["defects"]:
         x, _, width, _ = defect["bbox_px"]
-        seen |= 1 << round((x + width / 2 - BLOCK_PX / 2) / BLOCK_PX)
+        seen |= 1 << int((x + width / 2) / block_px)
     if seen == code_of(number):
         return ""
     return f"{event['unit_id']} was judged by another picture: it spells {seen}, expected {code_of(number)}"

@@ -58,6 +58,14 @@ class NotANumber(BrightestBlock):
         return output
 
 
+class AlwaysNaN(BrightestBlock):
+    """A network whose weights are broken."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        return self.look(x) * float("nan")
+
+
 class FailsOnDark(BrightestBlock):
     """Raises what a shape error raises, for a frame without any red."""
 

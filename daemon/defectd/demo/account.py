@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Sequence
 
-from defectd.demo.truth import Score
+from defectd.demo.truth import MIN_IOU, Score
 from defectd.watch.tally import StationTally, quantile
 
 _VERDICTS = ("passed", "failed", "error", "aborted", "skipped")
@@ -39,8 +39,7 @@ def summary(station: StationTally, score: Score, errors: Counter[str], troubles:
         reasons = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in errors.most_common())
         lines.append(f"no judgement because: {reasons}")
     lines.append(
-        f"{score} ({score.defects} real defects, {score.findings} reported, {score.hits} of them right: "
-        "same class, IoU at least 0.5)"
+        f"{score}: {score.defects} real defects, {score.findings} reported, {score.hits} right (IoU >= {MIN_IOU})"
     )
     lines.append(_latency(station))
     if not station.units:
@@ -49,10 +48,10 @@ def summary(station: StationTally, score: Score, errors: Counter[str], troubles:
         lines += ["NOT every unit is accounted for:", *(f"  {trouble}" for trouble in troubles)]
     elif station.units:
         redelivered = f", {station.redelivered} delivered twice and counted once" if station.redelivered else ""
-        triggers = " and ".join(f"triggers {one.first} to {one.last}" for one in station.triggers.values())
+        triggers = " and ".join(f"triggers {one.first}-{one.last}" for one in station.triggers.values())
         lines.append(
-            f"every unit accounted for: {triggers} = {station.units} verdicts, "
-            f"events {station.seq.first} to {station.seq.last} without a gap{redelivered}"
+            f"every unit accounted for: {triggers}, {station.units} verdicts, "
+            f"events {station.seq.first}-{station.seq.last} without a gap{redelivered}"
         )
     return lines
 

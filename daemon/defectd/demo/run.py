@@ -104,8 +104,8 @@ class DemoRun:
             ends_s = time.monotonic() + _DRAIN_S
             while daemon.exit_code is None and time.monotonic() < ends_s:
                 self._hear(screen)
-            self._hear(screen, _LAST_WORDS_S)
             screen.say("")
+            self._hear(screen, _LAST_WORDS_S)
 
     def conclude(self) -> int:
         """Print the summary; the exit code."""

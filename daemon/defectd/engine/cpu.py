@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 from typing import Callable
@@ -57,6 +58,7 @@ class CpuEngine:
         with torch.inference_mode():
             chosen, note = faster_of(self._active, self._program(Layout.CONTIGUOUS), lambda: None, breathe)
         self._use(chosen)
+        self._model = dataclasses.replace(self._model, data=b"")  # loaded for good
         return [note, f"{torch.get_num_threads()} threads"]
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Callable, Sequence
 
@@ -77,6 +78,7 @@ class CudaEngine:
             chosen, layout_note = faster_of(self._active, other, torch.cuda.synchronize, breathe)
             del other
             self._use(chosen)
+            self._model = dataclasses.replace(self._model, data=b"")  # loaded for good
             torch.cuda.empty_cache()
             return [layout_note, self._upload.note, self._capture()]
 

@@ -27,16 +27,29 @@ _ALIVE_EVERY_S = 0.5
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
     """Load, warm up, say READY, then answer requests until the daemon closes the channel."""
     order = EngineOrder.of(configuration["engine"])
+    engine, ready = _start(order, rings, lambda: channel.send(Alive()))
+    gc.collect()
+    gc.freeze()  # torch's many objects stay for good: a collection during a request need not visit them
+    channel.send(Note(Kind.READY, ready))
+    _serve(channel, engine, rings, order.keep_warm_s, dummy=np.full((*ready["input_hw"], 3), 128, np.uint8))
+
+
+def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
+    """A warm engine, and the body of READY. Raises Unusable, Broken."""
     model = VerifiedModel.read(order)
     try:
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
         engine, fallback = open_engine(order, model, rings)
-        warmup, notes = _warm_up(engine, order, model, lambda: channel.send(Alive()))
+        warmup, notes = _warm_up(engine, order, model.metadata.input_hw, breathe)
     except ImportError as error:
         raise Unusable(f"torch or OpenCV cannot be imported: {error}") from error
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise _why_it_did_not_start(error, order) from error
+        if classify(error) is Fault.ONE_FRAME:
+            raise Unusable(f"{order.path}: torch cannot run this model: {essence(error)}") from error
+        raise Broken(f"{classify(error).value} while loading {order.path}: {essence(error)}") from error
+    except NonFiniteOutput as error:
+        raise Unusable(f"{order.path}: {error}, already for a test picture") from error
     ready = {
         "runtime": engine.runtime,
         "device": engine.device,
@@ -48,18 +61,14 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
         "notes": notes,
     }
     log.info("engine ready: %s", ready)
-    gc.collect()
-    gc.freeze()  # torch's many objects stay for good: a collection during a request need not visit them
-    channel.send(Note(Kind.READY, ready))
-    _serve(channel, engine, rings, order.keep_warm_s, _grey(model))
+    return engine, ready
 
 
 def _warm_up(
-    engine: Engine, order: EngineOrder, model: VerifiedModel, breathe: Callable[[], None]
+    engine: Engine, order: EngineOrder, input_hw: tuple[int, int], breathe: Callable[[], None]
 ) -> tuple[WarmupResult, list[str]]:
     """Whole inferences, from pixels to boxes, until they take a steady time."""
-    height, width = model.metadata.input_hw
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frame = np.random.default_rng(0).integers(0, 256, (*input_hw, 3), np.uint8)
     notes: list[str] = []
 
     def call() -> float:
@@ -73,16 +82,6 @@ def _warm_up(
 
     limits = WarmupLimits.of(engine.device, order.warmup_min, order.warmup_max)
     return warm_up(call, settle, limits, breathe), notes
-
-
-def _why_it_did_not_start(error: Exception, order: EngineOrder) -> Exception:
-    if classify(error) is Fault.ONE_FRAME:
-        return Unusable(f"{order.path}: torch cannot run this model: {essence(error)}")
-    return Broken(f"{classify(error).value} while loading {order.path}: {essence(error)}")
-
-
-def _grey(model: VerifiedModel) -> NDArray[np.uint8]:
-    return np.full((*model.metadata.input_hw, 3), 128, np.uint8)
 
 
 def _serve(

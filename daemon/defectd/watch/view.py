@@ -90,7 +90,7 @@ def _head(station: StationTally, now_s: float) -> RenderableType:
 
 
 def _pulse(station: StationTally, now_s: float) -> str:
-    if not station.arrivals_s:
+    if not station.arrivals_s or (station.status and station.status.state == "offline"):
         return station.status.detail if station.status else "no unit seen yet"
     silent_s = now_s - station.arrivals_s[-1]
     if silent_s > _QUIET_S:

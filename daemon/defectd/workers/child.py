@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import Any, Callable
 
+from defectd.systemd import log_handler
 from defectd.workers.channel import Channel, ChannelClosed
 from defectd.workers.protocol import Kind, Note
 from defectd.workers.ring import FrameRing, RingLayout
@@ -41,9 +42,7 @@ def run_worker(work: Callable[[Channel, dict[str, Any], list[FrameRing]], None])
     try:
         configuration = _await_configuration(channel)
         os.nice(configuration["nice"])
-        logging.basicConfig(
-            stream=sys.stderr, level=configuration["log_level"], format="%(levelname)s %(name)s: %(message)s"
-        )
+        logging.basicConfig(level=configuration["log_level"], handlers=[log_handler()])
         work(channel, configuration, _map_rings(configuration["rings"]))
         code = 0
     except ChannelClosed:

@@ -280,3 +280,9 @@ def test_a_head_that_contradicts_its_metadata_is_unusable(
     words, code = last_words(order(models.save(tmp_path / "m.torchscript", **config)))
     assert code == EXIT_UNUSABLE
     assert all(shape in words["detail"] for shape in shapes)
+
+
+def test_a_model_that_answers_nonsense_from_the_start_is_unusable(tmp_path: Path) -> None:
+    words, code = last_words(order(models.save(tmp_path / "m.torchscript", models.AlwaysNaN())))
+    assert code == EXIT_UNUSABLE
+    assert "NaN" in words["detail"]
