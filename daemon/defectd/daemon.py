@@ -96,11 +96,12 @@ class Daemon:
         if self.loop.ready.is_set():
             self.condition.phase = "inspecting"
             notify("READY=1")
+            self._say(self._summary())
+            self.publisher.announce()
             log.info("READY: inspecting")
 
     def _serve(self) -> None:
         interval_s = min(watchdog_interval_s() or math.inf, _STATUS_EVERY_S)
-        self._say(self._summary())
         while not self._over():
             self._stop.wait(interval_s)
             self._feed_watchdog()

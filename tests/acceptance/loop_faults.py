@@ -43,7 +43,7 @@ def _engine_stalls(setting: Setting) -> str:
 def _free_run_stall(setting: Setting) -> str:
     """Free-run: frames = inspected + dropped, event by event, while the engine stands still."""
     camera = {"name": "top", "kind": "simulated", "mode": "free_run", "rate_hz": 20.0, "units": 300}
-    settings = {"camera": [{**camera, "width_px": WIDTH_PX, "height_px": HEIGHT_PX}]}
+    settings = {"camera": [{**camera, "width_px": WIDTH_PX * 3, "height_px": HEIGHT_PX * 3}]}
     with ground(setting.directory, 1, _RATE_HZ, settings) as here:
         here.await_units(_BEFORE)
         here.stall("engine", 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,12 @@ class CoreTime:
 
     @classmethod
     def now(cls, pids: dict[str, int]) -> CoreTime:
-        """Read it."""
-        processes = {name: _process_s(Path(f"/proc/{pid}/stat").read_text()) for name, pid in pids.items()}
-        return cls(processes, _machine_s(Path("/proc/stat").read_text()))
+        """Read it; processes that have ended are left out."""
+        process_s: dict[str, float] = {}
+        for name, pid in pids.items():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                process_s[name] = _process_s(Path(f"/proc/{pid}/stat").read_text())
+        return cls(process_s, _machine_s(Path("/proc/stat").read_text()))
 
     def since(self, earlier: CoreTime) -> CoreTime:
         """What was used in between."""

@@ -48,7 +48,7 @@ class Plan:
 @dataclass(frozen=True)
 class Phase:
     """What one run of the daemon gave. `core_ms` is processor time per unit by process; "others" is everything
-    outside defectd, whatever else this machine does included."""
+    outside defectd, whatever else this machine does included; `replaced` are workers that did not live through it."""
 
     timings: tuple[Timing, ...]
     throughput_hz: float
@@ -56,6 +56,7 @@ class Phase:
     pictures: int
     peak_mb: Mapping[str, float]
     core_ms: Mapping[str, float]
+    replaced: tuple[str, ...]
     layout: str
 
     def column_ms(self, name: str) -> list[float]:
@@ -74,7 +75,8 @@ def inspect(plan: Plan, broker: RunningBroker, directory: Path) -> Phase:
         before, first = CoreTime.now(pids), len(inbox.payloads)
         inbox.wait_for(SKIPPED_UNITS + plan.units, process, log)
         used, units = CoreTime.now(pids).since(before), len(inbox.payloads) - first
-        memory = {name: peak_mb(pid) for name, pid in pids.items()}
+        lasted = {name: pid for name, pid in workers_of(process.pid).items() if pids.get(name) == pid}
+        memory = {name: peak_mb(pid) for name, pid in {**lasted, "broker": broker.pid}.items()}
     events = [json.loads(payload) for payload in inbox.payloads[SKIPPED_UNITS : SKIPPED_UNITS + plan.units]]
     core_ms = {name: used_s / units * 1e3 for name, used_s in {**used.process_s, "others": used.others_s}.items()}
     return Phase(
@@ -84,6 +86,7 @@ def inspect(plan: Plan, broker: RunningBroker, directory: Path) -> Phase:
         pictures=sum(len(event["images"]) for event in events),
         peak_mb=memory,
         core_ms=core_ms,
+        replaced=tuple(name for name in pids if name not in memory),
         layout=chosen_layout(log.read_text(errors="replace")),
     )
 

@@ -1,7 +1,7 @@
 """When an engine is warm. Pure: durations in, decision and report out.
 
-The first call of a TorchScript module runs unoptimised, the second compiles, the third is the first real one
-(research/jetson.md §4); after that, clocks, caches and allocators settle.
+The first call of a TorchScript module runs unoptimised, the second compiles, the third is the first real one;
+after that, clocks, caches and allocators settle.
 """
 
 from __future__ import annotations

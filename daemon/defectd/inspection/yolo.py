@@ -131,13 +131,13 @@ def suppress(xyxy: Floats, class_ids: NDArray[np.int32], iou: float, limit: int)
     area = (x2 - x1) * (y2 - y1)
     rest = np.arange(len(xyxy))
     kept: list[int] = []
-    while len(rest) and len(kept) < limit:
-        best, rest = rest[0], rest[1:]
-        kept.append(best)
-        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
-        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
-        overlap = np.maximum(width, 0) * np.maximum(height, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN, and NaN removes nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is NaN, and NaN removes nothing
+        while len(rest) and len(kept) < limit:
+            best, rest = rest[0], rest[1:]
+            kept.append(best)
+            width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
+            height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
+            overlap = np.maximum(width, 0) * np.maximum(height, 0)
             removed = overlap / (area[best] + area[rest] - overlap) > iou
-        rest = rest[~(removed & (class_ids[rest] == class_ids[best]))]
+            rest = rest[~(removed & (class_ids[rest] == class_ids[best]))]
     return np.array(kept, np.intp)

@@ -8,10 +8,10 @@ import sqlite3
 import time
 import uuid
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Callable, ContextManager, Iterable, Sequence
 
 from defectd.clock import utc_now
 from defectd.errors import StateError
@@ -78,29 +78,31 @@ class Ledger:
         self.next_row_id = max(newest + 1, first_row_id)
         self._told: dict[tuple[str, Reason], list[_ToldHole]] = defaultdict(list)
 
-    def commit(self, batch: Batch, seen_row_id: int) -> bool:
+    def commit(self, batch: Batch, unseen_after: Callable[[], ContextManager[int]]) -> bool:
         """Write *batch* and make room for it; on return it survives a power cut.
 
-        Gap events after *seen_row_id*, which no one has fetched yet, may be rewritten. True if there are new
-        rows to publish. If it raises, nothing has changed.
+        Gap events after the row *unseen_after* may be rewritten: no one has fetched them yet, nor may until its
+        end. It is asked only if something is lost. True if there are new rows. If it raises, nothing has changed.
         """
         before = (dict(self.next_seq), self.next_row_id, Totals(**vars(self.totals)), dict(self._told))
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            self._insert(batch.entries)
-            self._settle(batch.acked, DELIVERED)
-            lost = defaultdict(list, {key: list(runs) for key, runs in batch.lost.items()})
-            self._bury(batch.dead, lost)
-            self._make_room(lost)
-            self._tell(lost, seen_row_id)
-            self._save_heads(batch.positions)
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            self.next_seq, self.next_row_id, self.totals = before[:3]
-            self._told = defaultdict(list, before[3])
-            raise
+        with ExitStack() as until_written:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._insert(batch.entries)
+                self._settle(batch.acked, DELIVERED)
+                lost = defaultdict(list, {key: list(runs) for key, runs in batch.lost.items()})
+                self._bury(batch.dead, lost)
+                self._make_room(lost)
+                if lost:
+                    self._tell(lost, until_written.enter_context(unseen_after()))
+                self._save_heads(batch.positions)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self.next_seq, self.next_row_id, self.totals = before[:3]
+                self._told = defaultdict(list, before[3])
+                raise
         self.positions.update(batch.positions)
         return self.next_row_id > before[1]
 
@@ -254,8 +256,6 @@ class Ledger:
     def _tell(self, lost: dict[tuple[str, Reason], list[Run]], seen_row_id: int) -> None:
         """Explain *lost* by gap events: unseen ones are rewritten, new ones added."""
         for (stream, reason), runs in lost.items():
-            if not runs:
-                continue
             unseen = [told for told in self._told[stream, reason] if told.row_id > seen_row_id]
             grown, new = spread(runs, [told.hole for told in unseen])
             told_now = [self._rewrite(told, hole) for told, hole in zip(unseen, grown)]

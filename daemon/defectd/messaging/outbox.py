@@ -10,10 +10,10 @@ import logging
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.faults import Faults
@@ -218,8 +218,7 @@ class Outbox:
     def _write(self) -> None:
         batch = self._held
         if batch:
-            with self._read_lock:
-                news = self._ledger.commit(batch, self._seen_row_id)
+            news = self._ledger.commit(batch, self._nobody_reading)
             self._held, self._held_bytes = Batch(), 0
             self._last_commit_ns = monotonic_ns()
             self._publish_heads()
@@ -322,6 +321,11 @@ class Outbox:
             if rows:
                 self._seen_row_id = max(self._seen_row_id, rows[-1].row_id)
             return rows
+
+    @contextmanager
+    def _nobody_reading(self) -> Iterator[int]:
+        with self._read_lock:
+            yield self._seen_row_id
 
     def _close_reader(self) -> None:
         if self._reader is not None:

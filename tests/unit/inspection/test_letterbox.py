@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectd.inspection.letterbox import fit
@@ -31,6 +31,7 @@ def test_geometry_is_that_of_ultralytics(
     assert (box.pad_left, box.pad_top, box.pad_right, box.pad_bottom) == left_top_right_bottom
 
 
+@settings(deadline=None)
 @given(sides, sides, sides, sides)
 def test_frame_and_padding_fill_the_input_exactly(h: int, w: int, input_h: int, input_w: int) -> None:
     box = fit((h, w), (input_h, input_w))
@@ -40,6 +41,7 @@ def test_frame_and_padding_fill_the_input_exactly(h: int, w: int, input_h: int, 
     assert min(box.pad_left, box.pad_top, box.pad_right, box.pad_bottom) >= 0
 
 
+@settings(deadline=None)
 @given(sides, sides, sides, sides)
 def test_the_corners_of_the_frame_come_back(h: int, w: int, input_h: int, input_w: int) -> None:
     box = fit((h, w), (input_h, input_w))

@@ -80,6 +80,7 @@ def test_selection_takes_the_best_class_of_each_anchor_above_the_threshold() -> 
     )
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, (7, 60), elements=st.floats(0, 1, width=32)), st.integers(1, 20))
 def test_selection_under_a_limit_keeps_the_best(head: Floats, limit: int) -> None:
     everything = np.sort(select(head, 0.25, limit=60)[4])[::-1]
