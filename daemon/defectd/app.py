@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
@@ -103,23 +104,27 @@ def build(checked: Checked) -> Daemon:
         faults=faults,
     )
     outbox.report_to(faults)
-    outbox.start()
-    plans = plan_cameras(settings.camera, outbox.positions())
-    outbox.set_positions(_opening_positions(settings.camera, plans))
-    feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
-    rings = tuple(feed.ring for feed in feeds)
-    engine = EngineServer(_engine_plan(checked, recipe), rings, settings.log.level)
-    loop = InspectionLoop(
-        identity,
-        recipe,
-        feeds,
-        engine,
-        EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level) if settings.evidence.enabled else None,
-        store=outbox.put,
-        faults=faults,
-        deadline_ms=settings.inspection.deadline_ms,
-        on_change=publisher.announce,
-    )
+    with ExitStack() as undo:  # the outbox has a thread, which would outlive a failure below
+        outbox.start()
+        undo.callback(outbox.close, 1.0)
+        plans = plan_cameras(settings.camera, outbox.positions())
+        outbox.set_positions(_opening_positions(settings.camera, plans))
+        feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
+        rings = tuple(feed.ring for feed in feeds)
+        engine = EngineServer(_engine_plan(checked, recipe), rings, settings.log.level)
+        keeper = EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level)
+        loop = InspectionLoop(
+            identity,
+            recipe,
+            feeds,
+            engine,
+            keeper if settings.evidence.enabled else None,
+            store=outbox.put,
+            faults=faults,
+            deadline_ms=settings.inspection.deadline_ms,
+            on_change=publisher.announce,
+        )
+        undo.pop_all()
     return Daemon(outbox, publisher, loop, faults, condition)
 
 

@@ -61,8 +61,6 @@ class Daemon:
     loop: InspectionLoop
     faults: Faults
     condition: Condition
-    until_ended: bool = False
-    """Stop when every camera's source has ended and everything is published (bench, tests)."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:

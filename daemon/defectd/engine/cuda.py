@@ -1,7 +1,4 @@
-"""CUDA parts: pooled events, frames on their way to the device, and graph capture that is checked.
-
-Facts and their sources: research/jetson.md §4.
-"""
+"""CUDA parts: pooled events, frames on their way to the device, and graph capture that is checked."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an error text of torch, CUDA or the Tegra memory driver means for the process. Pure.
 
-On Tegra, running out of memory rarely raises `torch.OutOfMemoryError` (research/jetson.md §6). And after any
+On Tegra, running out of memory rarely raises `torch.OutOfMemoryError`. And after any
 "CUDA error" the context may be poisoned: every later call fails, or worse, does not. Only a new process helps.
 """
 

@@ -312,6 +312,9 @@ def test_overflowing_memory_on_a_full_disk_is_told_by_gap_events(tmp_path):
             if number % 100 == 0:
                 time.sleep(0.01)
         full = not outbox.flush(1.0)
+        deadline = time.monotonic() + 5.0
+        while outbox.depth().queued > 1000 and time.monotonic() < deadline:
+            time.sleep(0.05)
         held = outbox.depth().queued
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         written = outbox.flush(20.0)
