@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from support.audit import PENDING, read_outbox
-from support.brokers import NO_MOSQUITTO, MosquittoBroker, find_mosquitto, free_port
+from support.brokers import NO_MOSQUITTO, find_mosquitto, free_port
 from support.coded_pictures import HEIGHT_PX, WIDTH_PX, picture, unit_id, write_pictures
 from support.collector import Event
 from support.models import save
@@ -155,7 +155,13 @@ def _bad_pictures(setting: Setting) -> str:
     with _deferred_line(setting, len(expected), write_pictures) as (here, folder):
         noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
         jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
-        spoilt = {4: b"", 5: jpeg[: len(jpeg) * 3 // 5], 7: b"\x89PNG\r\n\x1a\n", 8: b"no picture at all", 11: jpeg[:20]}
+        spoilt = {
+            4: b"",
+            5: jpeg[: len(jpeg) * 3 // 5],
+            7: b"\x89PNG\r\n\x1a\n",
+            8: b"no picture at all",
+            11: jpeg[:20],
+        }
         for number, data in spoilt.items():
             (folder / f"{unit_id(number)}.png").unlink()
             (folder / f"{unit_id(number)}.jpg").write_bytes(data)
@@ -199,7 +205,7 @@ def _video_ends(setting: Setting) -> str:
 def _write_video(folder: Path, _count: int) -> Path:
     folder.mkdir()
     path = folder / "line.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (WIDTH_PX, HEIGHT_PX))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (WIDTH_PX, HEIGHT_PX))
     for number in range(25):
         writer.write(picture(number + 1))
     writer.release()
@@ -207,13 +213,17 @@ def _write_video(folder: Path, _count: int) -> Path:
 
 
 @contextlib.contextmanager
-def _deferred_line(
-    setting: Setting, count: int, write: Callable[[Path, int], Path]
-) -> Iterator[tuple[Any, Path]]:
+def _deferred_line(setting: Setting, count: int, write: Callable[[Path, int], Path]) -> Iterator[tuple[Any, Path]]:
     """A line whose daemon has not started, so that its pictures can be spoilt first."""
     path = setting.directory / "pictures"
     written = write(path, count)
-    camera = {"name": "top", "kind": "replay", "path": written, "rate_hz": 10.0, "max_pixels": HEIGHT_PX * WIDTH_PX * 30}
+    camera = {
+        "name": "top",
+        "kind": "replay",
+        "path": written,
+        "rate_hz": 10.0,
+        "max_pixels": HEIGHT_PX * WIDTH_PX * 30,
+    }
     with ground(setting.directory, count, 10.0, {"camera": [camera]}, started=False) as here:
         yield here, path
 

@@ -6,9 +6,9 @@ import random
 import signal
 import subprocess
 import time
-from typing import Any, Callable
+from typing import Callable
 
-from support.audit import PENDING, read_outbox
+from support.audit import PENDING, outage_s, read_outbox
 from support.coded_pictures import HEIGHT_PX, WIDTH_PX
 from support.proving import Proof, Setting, Short
 from support.proving_ground import DRAIN_LIMIT_S, Ground, ground
@@ -28,10 +28,10 @@ def _engine_stalls(setting: Setting) -> str:
     settings = {"inspection": {"deadline_ms": 500}}
     with ground(setting.directory, _units(setting), _RATE_HZ, settings) as here:
         here.await_units(_BEFORE)
-        before = here.daemon.worker("engine")
+        before = here.daemon.workers("engine")
         here.stall("engine", 3.0)
         here.await_good_units()
-        if here.daemon.worker("engine") != before:
+        if here.daemon.workers("engine") != before:
             raise Short("the engine was replaced, though it stood still for less than hang_s")
         here.finish()
         late = sum(event["error"] == "deadline_exceeded" for event in here.collector.inspections)
@@ -80,6 +80,25 @@ def _worker_dies(
             return here.report()
 
     return prove
+
+
+def _one_of_two_cameras(setting: Setting) -> str:
+    """Of two cameras one stands still: the other one's units do not wait for it."""
+    camera = {"kind": "replay", "path": setting.directory / "pictures", "rate_hz": _RATE_HZ / 2}
+    settings = {"camera": [{**camera, "name": name, "max_pixels": WIDTH_PX * HEIGHT_PX} for name in ("left", "right")]}
+    with ground(setting.directory, _units(setting) // 2, _RATE_HZ, settings) as here:
+        here.await_units(_BEFORE)
+        here.strike("camera", signal.SIGSTOP)
+        here.await_good_units()
+        here.finish()
+        outages_s = []
+        for name in ("left", "right"):
+            mine = [event for event in here.collector.inspections if event["frame"]["camera"] == name]
+            outages_s.append(outage_s(mine, here.struck_at_s - 1))
+        here.notes.append(f"longest pause of the one {max(outages_s):.1f} s, of the other {min(outages_s):.1f} s")
+        if min(outages_s) > max(outages_s) / 2:
+            raise Short("; ".join(here.notes))
+        return here.report()
 
 
 def _line_camera_killed(setting: Setting) -> str:
@@ -251,7 +270,9 @@ FAULTS = (
         "engine worker SIGSTOPped: it is killed and replaced",
         _worker_dies("engine", signal.SIGSTOP, "engine", "engine_unavailable"),
     ),
-    Proof("fault.engine-stalls", "engine stands still for 3 s: late units are errors, it keeps its place", _engine_stalls),
+    Proof(
+        "fault.engine-stalls", "engine stands still for 3 s: late units are errors, it keeps its place", _engine_stalls
+    ),
     Proof("fault.free-run-stall", "free-run: frames = inspected + dropped while the engine stalls", _free_run_stall),
     Proof(
         "fault.camera-killed",
@@ -262,6 +283,11 @@ FAULTS = (
         "fault.camera-stopped",
         "camera worker SIGSTOPped: its silence is noticed, it is replaced",
         _worker_dies("camera", signal.SIGSTOP, "camera/top", "camera_worker_down"),
+    ),
+    Proof(
+        "fault.one-of-two-cameras",
+        "one of two camera workers SIGSTOPped: the other camera does not wait",
+        _one_of_two_cameras,
     ),
     Proof(
         "fault.line-camera-killed",

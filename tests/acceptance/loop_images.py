@@ -12,7 +12,7 @@ from typing import Any, Mapping
 from support.audit import audit
 from support.boxes import Agreement, Box, agreement
 from support.brokers import NO_MOSQUITTO, MosquittoBroker, find_mosquitto
-from support.collector import Collector, Event
+from support.collector import Collector, Event, wall_time_s
 from support.proving import Proof, Setting, Short, Skipped
 from support.station import DaemonProcess, wait_until, write_config
 
@@ -31,14 +31,15 @@ def deeppcb() -> Path:
 
 
 def deeppcb_station(port: int, folder: Path, images: Path) -> dict[str, Any]:
-    """A recipe with all classes at the lowest threshold, so that every box is in the event."""
+    """A recipe with all classes at the lowest threshold, so that every box is in the event. Time is not the point
+    here: a machine that is busy with something else may take seconds for an inference."""
     defects = [{"class_name": name, "code": f"PCB-{name.upper()}", "min_confidence": 0.25} for name in _CLASSES]
     return {
         "station": {"site": "prove", "area": "smt", "line": "line1", "station": "aoi1"},
         "mqtt": {"host": "127.0.0.1", "port": port},
-        "model": {"path": folder / "deeppcb.torchscript", "device": "cpu"},
+        "model": {"path": folder / "deeppcb.torchscript", "device": "cpu", "hang_s": 60},
         "camera": [{"name": "top", "kind": "replay", "path": images, "rate_hz": _RATE_HZ}],
-        "inspection": {"deadline_ms": 2000, "defect": defects},
+        "inspection": {"deadline_ms": 60_000, "defect": defects},
         "state": {"directory": "state"},
     }
 
@@ -56,8 +57,10 @@ def _images_at_4_hz(setting: Setting) -> str:
     seqs = [event["seq"] for event in events]
     latencies_ms = sorted(event["timing_ms"]["capture_to_verdict"] for event in events)
     (setting.directory.parent / "deeppcb-events.json").write_text(json.dumps(events))
+    began_s, ended_s = (wall_time_s(events[index]["started_at"]) for index in (0, -1))
     return (
-        f"{len(events)} images, {result.figure()}; seq {seqs[0]}..{seqs[-1]} without a hole; "
+        f"{len(stems)} images, {result.figure()}; seq {seqs[0]}..{seqs[-1]} without a hole; "
+        f"{(len(events) - 1) / (ended_s - began_s):.2f} Hz, "
         f"capture to verdict p50 {latencies_ms[len(latencies_ms) // 2]:.1f} ms"
     )
 
@@ -106,7 +109,7 @@ def _inspected(setting: Setting, folder: Path, images: Path) -> Collector:
         try:
             daemon.start()
             daemon.wait_ready()
-            wait_until(lambda: len(collector.inspections) >= count, count / _RATE_HZ + 60, f"{count} events")
+            wait_until(lambda: len(collector.inspections) >= count, count / _RATE_HZ + 300, f"{count} events")
             daemon.terminate()
             time.sleep(0.5)
         finally:

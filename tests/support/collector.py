@@ -52,7 +52,9 @@ class Collector:
 
     def good_since(self, wall_s: float) -> int:
         """How many units captured after *wall_s* (time.time) were passed or failed."""
-        return sum(event["verdict"] in _GOOD and wall_time_s(event["started_at"]) > wall_s for event in self.inspections)
+        return sum(
+            event["verdict"] in _GOOD and wall_time_s(event["started_at"]) > wall_s for event in self.inspections
+        )
 
     def close(self) -> None:
         """Disconnect; the broker forgets the session when it expires."""

@@ -70,8 +70,8 @@ def main(suite: str, proofs: Sequence[Proof], arguments: Sequence[str] | None = 
     report, started_s = Report(), time.monotonic()
     for proof in chosen:
         _run(proof, Setting(base / proof.name, options.quick), report, options.keep)
-    if not any(base.iterdir()):
-        base.rmdir()
+    if not report.counts["SHORT"] and not options.keep:
+        shutil.rmtree(base, ignore_errors=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items() if count)
     print(f"{suite}: {counts} in {time.monotonic() - started_s:.0f} s", flush=True)
     return 1 if report.counts["SHORT"] else 0

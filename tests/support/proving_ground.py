@@ -8,7 +8,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from support.audit import Audit, audit, outage_s
 from support.brokers import NO_MOSQUITTO, MosquittoBroker, find_mosquitto
@@ -18,7 +18,7 @@ from support.models import save
 from support.proving import Short, Skipped
 from support.station import RESTART_S, DaemonProcess, merged, wait_until, workers_of, write_config
 
-PATIENCE_S = 180.0
+PATIENCE_S = 120.0
 DRAIN_LIMIT_S = 10.0
 _UNITS_AFTER = 10  # passed or failed after the fault: it inspects again
 _AUTOSAVE_S = 2.5  # after so long the broker has the collector's session on disk
@@ -57,6 +57,7 @@ class Ground:
     collector: Collector
     daemon: DaemonProcess
     units: int
+    cameras: int = 1
     struck_at_s: float = 0.0
     broker_killed_s: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -68,30 +69,32 @@ class Ground:
 
     def await_units(self, count: int) -> None:
         """Until *count* units have their verdict at the collector."""
-        wait_until(self._alive_and(count), PATIENCE_S, f"{count} units, there are {len(self.collector.inspections)}")
+        self._wait(lambda: len(self.collector.inspections) >= count, f"{count} units have arrived")
 
     def await_good_units(self, count: int = _UNITS_AFTER) -> float:
         """Until *count* units captured since the strike are passed or failed; the seconds since the strike."""
-        what = f"{count} units passed or failed after the fault, there are"
-        wait_until(lambda: self.collector.good_since(self.struck_at_s) >= count, PATIENCE_S, what, every_s=0.2)
+        what = f"{count} units passed or failed after the fault"
+        self._wait(lambda: self.collector.good_since(self.struck_at_s) >= count, what)
         return time.time() - self.struck_at_s
 
     def strike(self, kind: str, how: signal.Signals) -> None:
         """Send a signal to a worker, and wait until the daemon has another one in its place."""
-        victim = self.daemon.worker(kind)
-        if victim is None:
-            raise Short(f"there is no {kind} worker to strike")
-        os.kill(victim, how)
+        before = self.daemon.workers(kind)
+        if len(before) != (self.cameras if kind == "camera" else 1):
+            raise Short(f"there is not one {kind} worker to strike: {before}")
+        os.kill(before[0], how)
         self.struck_at_s = time.time()
-        took_s = wait_until(
-            lambda: self.daemon.worker(kind) not in (None, victim), PATIENCE_S, f"a new {kind} worker after {how.name}"
-        )
+
+        def replaced() -> bool:
+            now = self.daemon.workers(kind)
+            return before[0] not in now and len(now) == len(before)
+
+        took_s = wait_until(replaced, PATIENCE_S, f"a new {kind} worker after {how.name}")
         self.notes.append(f"new {kind} process after {took_s:.1f} s")
 
     def stall(self, kind: str, for_s: float) -> None:
         """Stop a worker for a while, shorter than anybody would kill it for."""
-        victim = self.daemon.worker(kind)
-        assert victim is not None
+        (victim,) = self.daemon.workers(kind)
         self.struck_at_s = time.time()
         os.kill(victim, signal.SIGSTOP)
         time.sleep(for_s)
@@ -118,7 +121,7 @@ class Ground:
 
     def finish(self) -> None:
         """All pictures are judged and published, then SIGTERM; it must end well within its time."""
-        self.await_units(self.units)
+        self.await_units(self.units * self.cameras)
         self.terminate()
 
     def terminate(self) -> None:
@@ -135,7 +138,7 @@ class Ground:
     def report(self, *, once: bool = True, coded: bool = True, free_run: bool = False) -> str:
         """Audit the run; the figure, or Short. *once*: every picture was shown once. *coded*: they were coded ones.
         *free_run*: units may be dropped, which the proof checks itself."""
-        expected = [unit_id(number) for number in range(1, self.units + 1)] if once else None
+        expected = [unit_id(number) for number in range(1, self.units + 1)] * self.cameras if once else None
         result = audit(self.collector, self.outbox, self.daemon.log(), expected, self.broker_killed_s, free_run)
         if coded:
             result.problems += self._misjudged()
@@ -154,13 +157,18 @@ class Ground:
         if not states >= {"raised", "cleared"}:
             raise Short(f"evt/fault {component} {code}: expected raised and cleared, got {sorted(states)}")
 
-    def _alive_and(self, count: int) -> Any:
-        def reached() -> bool:
+    def _wait(self, true: Callable[[], bool], what: str) -> None:
+        """Until *true*, or nothing has arrived for too long, or the daemon is dead."""
+        arrived, since_s = -1, time.monotonic()
+        while not true():
             if self.daemon.exit_code is not None:
                 raise Short(f"the daemon ended with {self.daemon.exit_code}: {self.daemon.log()[-600:]}")
-            return len(self.collector.inspections) >= count
-
-        return reached
+            if len(self.collector.events) > arrived:
+                arrived, since_s = len(self.collector.events), time.monotonic()
+            elif time.monotonic() - since_s > PATIENCE_S:
+                units = len(self.collector.inspections)
+                raise Short(f"nothing arrived for {PATIENCE_S:.0f} s; expected: {what}; there are {units} units")
+            time.sleep(0.1)
 
     def _misjudged(self) -> list[str]:
         good = [event for event in self.collector.inspections if event["verdict"] in ("passed", "failed")]
@@ -199,7 +207,7 @@ def ground(
             if started:
                 daemon.start()
                 daemon.wait_ready()
-            yield Ground(directory, broker, collector, daemon, units)
+            yield Ground(directory, broker, collector, daemon, units, cameras=len(settings["camera"]))
         finally:
             daemon.end()
             collector.close()

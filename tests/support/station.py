@@ -145,9 +145,9 @@ class DaemonProcess:
         """All that it and its workers have written to stderr, over all starts."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def worker(self, kind: str) -> int | None:
-        """The pid of its camera, engine or evidence worker."""
-        return workers_of(self.pid).get(kind)
+    def workers(self, kind: str) -> list[int]:
+        """The pids of its living camera, engine or evidence workers."""
+        return sorted(pid for pid, found in workers_of(self.pid).items() if found == kind)
 
     def kill(self) -> float:
         """SIGKILL, as the kernel's OOM killer does it: to the daemon alone. Returns how many seconds later the last
@@ -193,9 +193,10 @@ class DaemonProcess:
                 notices += [Notice(time.monotonic(), line) for line in data.decode().splitlines()]
 
 
-def workers_of(daemon_pid: int) -> dict[str, int]:
-    """The living workers that *daemon_pid* started, adopted by somebody else or not: each has its pid as argument."""
-    found: dict[str, int] = {}
+def workers_of(daemon_pid: int) -> dict[int, str]:
+    """The living workers that *daemon_pid* started, adopted by somebody else or not: each has its pid as argument.
+    From pid to camera, engine or evidence."""
+    found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -203,7 +204,7 @@ def workers_of(daemon_pid: int) -> dict[str, int]:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
             match = next(filter(None, map(_WORKER.search, arguments)), None)
             if match is not None and arguments[-1] == str(daemon_pid).encode() and not _is_zombie(entry):
-                found[match.group(1).decode()] = int(entry.name)
+                found[int(entry.name)] = match.group(1).decode()
     return found
 
 

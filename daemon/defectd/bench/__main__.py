@@ -1,6 +1,6 @@
 """`make bench`: defectd against the bare forward and against Ultralytics, in one run.
 
-python -m defectd.bench --model model.torchscript --images DIR [--peer PYTHON] [--json FILE] [--strict]
+python -m defectd.bench --model model.torchscript [--images DIR] [--peer PYTHON] [--json FILE] [--strict]
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from defectd.errors import DefectdError
 
 def main() -> int:
     """The exit code: 0, or 1 if it could not be measured or, with --strict, a target was missed."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.images is not None and not options.images.is_dir():
+        parser.error(f"--images: {options.images} is no folder")
     began_s = time.monotonic()
     peer = Peer(options.peer, options.peer_setup or None) if options.peer else None
     order = Order(
-        options.model.resolve(), options.images.resolve(), peer, options.rounds,
+        options.model.resolve(), options.images and options.images.resolve(), peer, options.rounds,
         options.rate_hz, options.units, options.saturated_units, options.outbox_events,
     )  # fmt: skip
     try:
@@ -57,8 +60,12 @@ def _say(what: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectd.bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a stock Ultralytics TorchScript export")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of pictures")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FILE", help="a stock Ultralytics TorchScript export"
+    )
+    parser.add_argument(
+        "--images", type=Path, default=None, metavar="DIR", help="a folder of pictures (default: simulated boards)"
+    )
     parser.add_argument(
         "--peer", default=os.environ.get("DEFECTD_PEER_PYTHON"), metavar="PYTHON",
         help="an interpreter that has Ultralytics (default: $DEFECTD_PEER_PYTHON)",
@@ -72,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--units", type=int, default=40, help="per paced phase (default: 40)")
     parser.add_argument("--saturated-units", type=int, default=300, help="per saturated phase (default: 300)")
     parser.add_argument("--outbox-events", type=int, default=100_000, help="0 leaves the outbox out (default: 100000)")
-    parser.add_argument("--directory", type=Path, default=None, help="where state is kept meanwhile (default: a temporary directory)")
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="where state is kept meanwhile (default: a temporary directory)"
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write everything there, too")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
     return parser

@@ -111,7 +111,9 @@ class Findings:
             predict_ms = [median(peer.predict_ms) for peer in peers]
             stream_hz = [peer.stream_hz for peer in peers]
             found[1:1] = [
-                at_least("Ultralytics predict / capture to verdict, p50", _ratios(predict_ms, verdict_ms), PEER_PACED_LIMIT)
+                at_least(
+                    "Ultralytics predict / capture to verdict, p50", _ratios(predict_ms, verdict_ms), PEER_PACED_LIMIT
+                )
             ]
             found[4:4] = [
                 at_least(

@@ -3,9 +3,9 @@
 A process of its own, `python -m defectd.bench.floor MODEL`, because it imports torch. Requests come as JSON lines on
 stdin, answers leave as JSON lines on stdout:
 
-{"rate_hz": 4, "units": 40}  one call per period, each layout in its turn
+{"rate_hz": 4, "units": 40}  one call per period, each way in its turn
 {"rate_hz": null, "units": 40}  calls without a pause
--> {"contiguous": [ms, ...], "channels_last": [ms, ...]}
+-> {"as loaded": [ms, ...], "channels-last input": [ms, ...], "channels-last input and weights": [ms, ...]}
 """
 
 from __future__ import annotations
@@ -15,50 +15,58 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Tuple
 
 import torch
 
 from defectd.models.metadata import read_metadata
 
 _WARM_CALLS = 10
+_LAST = torch.channels_last
+
+Ways = Dict[str, Tuple[Any, torch.Tensor]]
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
-    inputs, module = _load(sys.argv[1])
+    ways = _load(sys.argv[1])
     with torch.inference_mode():
-        for tensor in inputs.values():
+        for module, picture in ways.values():
             for _ in range(_WARM_CALLS):
-                module(tensor)
+                module(picture)
         print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
         for line in sys.stdin:
             request = json.loads(line)
             samples_ms = {
-                layout: _calls_ms(module, tensor, request["units"], request["rate_hz"])
-                for layout, tensor in inputs.items()
+                name: _calls_ms(module, picture, request["units"], request["rate_hz"])
+                for name, (module, picture) in ways.items()
             }
             print(json.dumps(samples_ms), flush=True)
 
 
-def _load(path: str) -> tuple[dict[str, torch.Tensor], Any]:
-    """The input in both layouts, and the module as loaded."""
+def _load(path: str) -> Ways:
+    """Modules with their inputs, from what everybody does to the best that we know."""
     height, width = read_metadata(Path(path)).input_hw
     picture = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
-        module = torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
-    return {"contiguous": picture, "channels_last": picture.contiguous(memory_format=torch.channels_last)}, module
+        stock, converted = (torch.jit.load(path).eval() for _ in range(2))  # type: ignore[no-untyped-call]
+    turned = picture.contiguous(memory_format=_LAST)
+    return {
+        "as loaded": (stock, picture),
+        "channels-last input": (stock, turned),
+        "channels-last input and weights": (converted.to(memory_format=_LAST), turned),
+    }
 
 
-def _calls_ms(module: Any, tensor: torch.Tensor, units: int, rate_hz: float | None) -> list[float]:
+def _calls_ms(module: Any, picture: torch.Tensor, units: int, rate_hz: float | None) -> list[float]:
     samples_ms = []
     began_s = time.monotonic()
     for unit in range(units):
         if rate_hz is not None:
             time.sleep(max(0.0, began_s + (unit + 1) / rate_hz - time.monotonic()))
         started_s = time.perf_counter()
-        module(tensor)
+        module(picture)
         samples_ms.append((time.perf_counter() - started_s) * 1e3)
     return samples_ms
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -17,13 +17,13 @@ from defectd.bench import children
 from defectd.bench.broker import RunningBroker, broker
 from defectd.bench.children import Child, Peer
 from defectd.bench.findings import Findings, OutboxFigures, PeerRound, Round
-from defectd.bench.station import CONFIDENCE, Plan, inspect
+from defectd.bench.pictures import draw_boards
+from defectd.bench.station import CONFIDENCE, SATURATED_HZ, Plan, inspect
 from defectd.errors import StartupError
 from defectd.models.metadata import read_metadata
 
-log = logging.getLogger(__name__)
-
 Say = Callable[[str], None]
+_DRAWN = 60
 NO_PEER = (
     "absent: name an interpreter that has it with --peer or DEFECTD_PEER_PYTHON "
     "(python3 -m venv /tmp/peer && /tmp/peer/bin/pip install ultralytics)"
@@ -32,10 +32,10 @@ NO_PEER = (
 
 @dataclass(frozen=True)
 class Order:
-    """What to measure, how often and how long."""
+    """What to measure, how often and how long. Without *images* they are drawn."""
 
     model: Path
-    images: Path
+    images: Path | None
     peer: Peer | None
     rounds: int
     paced_hz: float
@@ -46,7 +46,8 @@ class Order:
 
 def measure(order: Order, directory: Path, say: Say) -> Findings:
     """Everything, in one run; *directory* is for what it leaves on disk."""
-    plan = Plan(order.model, read_metadata(order.model).names, order.images, order.paced_units, order.paced_hz)
+    images = order.images or draw_boards(directory / "boards", _DRAWN)
+    plan = Plan(order.model, read_metadata(order.model).names, images, order.paced_units, order.paced_hz)
     with contextlib.ExitStack() as stack:
         mqtt = stack.enter_context(broker(directory))
         say("warming up the bare forward")
@@ -54,15 +55,11 @@ def measure(order: Order, directory: Path, say: Say) -> Findings:
         peer = None
         if order.peer is not None:
             say("warming up Ultralytics")
-            peer = stack.enter_context(children.peer(order.peer, order.model, order.images, CONFIDENCE))
-        rounds = []
-        for number in range(1, order.rounds + 1):
-            rounds.append(
-                _round(
-                    order, plan, floor, peer, mqtt, directory / f"round{number}",
-                    lambda what, number=number: say(f"round {number} of {order.rounds}: {what}"),  # type: ignore[misc]
-                )
-            )  # fmt: skip
+            peer = stack.enter_context(children.peer(order.peer, order.model, images, CONFIDENCE))
+        rounds = [
+            _round(order, plan, floor, peer, mqtt, directory / f"round{number}", partial(_say_round, say, number))
+            for number in range(1, order.rounds + 1)
+        ]
         memory = floor.peak_mb, None if peer is None else peer.peak_mb
         greetings = {"floor": floor.greeting, "peer": None if peer is None else peer.greeting}
     outbox = None
@@ -72,6 +69,10 @@ def measure(order: Order, directory: Path, say: Say) -> Findings:
             outbox = _outbox(mqtt, order.outbox_events, directory)
     about = {**_about(order), **greetings, "broker": mqtt.name}
     return Findings(about, rounds, *memory, NO_PEER if peer is None else "", outbox)
+
+
+def _say_round(say: Say, number: int, what: str) -> None:
+    say(f"round {number}: {what}")
 
 
 def _round(
@@ -89,7 +90,7 @@ def _round(
     say("bare forward, saturated")
     floor_saturated = floor.ask(rate_hz=None, units=order.saturated_units)
     say("defectd, saturated")
-    full = replace(plan, units=order.saturated_units, rate_hz=1000.0)
+    full = replace(plan, units=order.saturated_units, rate_hz=SATURATED_HZ)
     saturated = inspect(replace(full, evidence=False), mqtt, directory / "saturated")
     say("defectd, saturated, keeping pictures")
     keeping = inspect(full, mqtt, directory / "keeping")
@@ -130,7 +131,7 @@ def _about(order: Order) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {len(cpus)} x {cpus[0].partition(':')[2].strip() if cpus else 'CPU'}",
         "python": platform.python_version(),
         "model": order.model.name,
-        "images": len(list(order.images.iterdir())),
+        "images": f"{len(list(order.images.iterdir()))} pictures" if order.images else f"{_DRAWN} simulated boards",
         "rounds": order.rounds,
         "paced_hz": order.paced_hz,
         "paced_units": order.paced_units,

@@ -58,7 +58,9 @@ class CoreTime:
 
     def since(self, earlier: CoreTime) -> CoreTime:
         """What was used in between."""
-        process_s = {name: now_s - earlier.process_s[name] for name, now_s in self.process_s.items()}
+        process_s = {
+            name: now_s - earlier.process_s[name] for name, now_s in self.process_s.items() if name in earlier.process_s
+        }
         return CoreTime(process_s, self.machine_s - earlier.machine_s)
 
     @property
@@ -73,5 +75,5 @@ def _process_s(stat: str) -> float:
 
 
 def _machine_s(stat: str) -> float:
-    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split("\n")[0].split()[1:8])
+    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split()[1:8])
     return (user + nice + system + irq + softirq) / _TICKS_PER_S

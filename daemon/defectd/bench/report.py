@@ -28,6 +28,7 @@ def render(findings: Findings) -> str:
         _memory(findings),
         _outbox(findings),
         _targets(findings.targets()),
+        *_disturbances(findings),
     ]
     return "\n\n".join(parts)
 
@@ -37,7 +38,7 @@ def _about(findings: Findings) -> str:
     floor, peer = about["floor"], about["peer"]
     lines = [
         f"{about['date']}, {about['machine']}; Python {about['python']}, {about['broker']}",
-        f"{about['model']} on {about['images']} pictures, CPU; bare forward and defectd: torch {floor['torch']}, "
+        f"{about['model']} on {about['images']}, CPU; bare forward and defectd: torch {floor['torch']}, "
         f"{floor['threads']} threads",
         f"Ultralytics {peer['ultralytics']}, torch {peer['torch']}, {peer['threads']} thread(s), its own choice"
         if peer
@@ -50,8 +51,10 @@ def _about(findings: Findings) -> str:
 
 def _latencies(findings: Findings) -> str:
     rows: list[tuple[str, Callable[[Round], Sequence[float]]]] = [
-        ("bare forward, as loaded", lambda one: one.floor_paced["contiguous"]),
-        ("bare forward, channels-last input", lambda one: one.floor_paced["channels_last"]),
+        *(
+            (f"bare forward, {way}", lambda one, way=way: one.floor_paced[way])
+            for way in findings.rounds[0].floor_paced
+        ),
         ("defectd, capture to verdict", lambda one: one.paced.column_ms("capture_to_verdict_ms")),
     ]
     if not findings.peer_absent:
@@ -69,8 +72,10 @@ def _latencies(findings: Findings) -> str:
 
 def _throughputs(findings: Findings) -> str:
     rows: list[tuple[str, Callable[[Round], float]]] = [
-        ("bare forward loop, as loaded", lambda one: loop_hz(one.floor_saturated["contiguous"])),
-        ("bare forward loop, channels-last input", lambda one: loop_hz(one.floor_saturated["channels_last"])),
+        *(
+            (f"bare forward loop, {way}", lambda one, way=way: loop_hz(one.floor_saturated[way]))
+            for way in findings.rounds[0].floor_saturated
+        ),
         ("defectd, evidence off", lambda one: one.saturated.throughput_hz),
         ("defectd, evidence on", lambda one: one.keeping.throughput_hz),
     ]
@@ -131,6 +136,20 @@ def _targets(targets: Sequence[Target]) -> str:
         limit = f"{sign} {format(target.limit, digits)}{'' if target.unit == 'x' else ' ' + target.unit}"
         lines.append((target.name, format(target.value, digits), limit, "ok" if target.met else "SHORT", each))
     return table("Targets", ("", "value", "target", "", "each round"), lines)
+
+
+def _disturbances(findings: Findings) -> list[str]:
+    """What makes a figure doubtful."""
+    lines = []
+    for number, one in enumerate(findings.rounds, 1):
+        for name, phase in (("paced", one.paced), ("saturated", one.saturated), ("+ evidence", one.keeping)):
+            odd = {verdict: count for verdict, count in phase.verdicts.items() if verdict not in ("passed", "failed")}
+            if odd or phase.replaced:
+                lines.append(
+                    f"  round {number}, {name}: {odd or 'all judged'}; workers replaced: {phase.replaced or 'none'}"
+                )
+            lines.append(f"  round {number}, {name}: engine layout {phase.layout}")
+    return ["\n".join(["Engines and oddities", *lines])] if lines else []
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

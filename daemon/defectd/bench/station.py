@@ -151,7 +151,7 @@ def _subscriber(port: int) -> Iterator[Inbox]:
         client.subscribe(_TOPIC, qos=0)
 
     def on_message(_client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        inbox.add(message.payload)
+        inbox.add(bytes(message.payload))
 
     client = Client(CallbackAPIVersion.VERSION2, client_id="defectd-bench-inbox")
     client.on_connect = on_connect
