@@ -147,7 +147,7 @@ def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int]) ->
         crashed = positions.get("clean", 1) == 0 and positions.get(f"source/{camera.name}") == _fingerprint(camera)
         first = positions[f"first/{camera.name}"] if crashed and camera.kind == "replay" else next_trigger
         common = {"name", "mode", "kind", "max_pixels", "stall_s"}
-        source = camera.model_dump(mode="json", exclude=common)
+        source = {"name": camera.name, **camera.model_dump(mode="json", exclude=common)}
         if source["frozen_after"] is None and camera.kind == "opencv":
             source["frozen_after"] = 10
         plans.append(
@@ -305,19 +305,29 @@ def _file_problems(settings: Settings) -> list[str]:
         "mqtt.tls.key": mqtt.tls.key,
     }
     return [
-        f"{key}: {path} cannot be read; expected a file that this user may read"
+        f"{key}: {path} cannot be read; expected a text file that this user may read"
         for key, path in files.items()
-        if path is not None and not os.access(path, os.R_OK)
+        if path is not None and not _is_readable_text(path)
     ]
+
+
+def _is_readable_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _usable_directory(directory: Path) -> None:
     """Raises StateError if the state cannot be kept there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        probe = directory / ".probe"
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            probe.unlink()
     except OSError as error:
         raise StateError(
             f"{directory}: {error.strerror}; expected a directory that this user may write, with free space"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Sequence
 
 from defectd import __version__
-from defectd.errors import DefectdError, SettingsError, StateError
+from defectd.errors import DefectdError, SettingsError, StateError, StationFailed
 
 EXIT_OK, EXIT_INTERNAL, EXIT_SETTINGS, EXIT_STARTUP, EXIT_STATE = 0, 1, 2, 3, 4
 
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error.problems, EXIT_SETTINGS)
     except StateError as error:
         return _complain([str(error)], EXIT_STATE)
+    except StationFailed as error:
+        return _complain([str(error)], EXIT_INTERNAL)
     except DefectdError as error:
         return _complain([str(error)], EXIT_STARTUP)
     except BrokenPipeError:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError as EnvironmentSettingsError
 
 from defectd.errors import SettingsError
-from defectd.settings import Settings
+from defectd.settings import CameraSettings, Settings, without_password
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,8 @@ def load_settings(path: Path) -> Settings:
         settings = Settings(**table)
     except ValidationError as error:
         raise SettingsError([_explain(path, dict(problem)) for problem in error.errors()]) from None
+    except EnvironmentSettingsError as error:
+        raise SettingsError([f"environment: {error}; expected JSON, or DEFECTD_TABLE__KEY=value"]) from None
     return _resolve_paths(settings, path.resolve().parent)
 
 
@@ -46,7 +49,7 @@ def _explain(path: Path, problem: dict[str, Any]) -> str:
     if kind == "missing":
         return f"{path}: {key}: missing; expected a value"
     if kind == "extra_forbidden":
-        return f"{path}: {key}: unknown key (value {value!r}); expected one that docs/configuration.md lists"
+        return f"{path}: {key}: unknown key; expected one that docs/configuration.md lists"
     if kind == "union_tag_not_found":
         return f"{path}: {key}.kind: missing; expected 'replay', 'simulated' or 'opencv'"
     if kind == "union_tag_invalid":
@@ -55,7 +58,7 @@ def _explain(path: Path, problem: dict[str, Any]) -> str:
     if kind == "value_error":
         return f"{path}: {key}: {message.replace('Value error, ', '')}"
     expected = message[0].lower() + message[1:]
-    shown = "(hidden)" if "password" in key else repr(value)
+    shown = "(hidden)" if "password" in key else repr(without_password(value) if isinstance(value, str) else value)
     return f"{path}: {key}: got {shown}, expected: {expected}"
 
 
@@ -78,10 +81,7 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     tls = mqtt.tls.model_copy(
         update={key: resolved(getattr(mqtt.tls, key)) for key in ("ca", "cert", "key")}
     )
-    cameras = [
-        camera.model_copy(update={"path": resolved(camera.path)}) if camera.kind == "replay" else camera
-        for camera in settings.camera
-    ]
+    cameras = [_resolve_camera(camera, folder) for camera in settings.camera]
     return settings.model_copy(
         update={
             "mqtt": mqtt.model_copy(update={"tls": tls, "password_file": resolved(mqtt.password_file)}),
@@ -90,3 +90,11 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
             "state": settings.state.model_copy(update={"directory": resolved(settings.state.directory)}),
         }
     )
+
+
+def _resolve_camera(camera: CameraSettings, folder: Path) -> CameraSettings:
+    if camera.kind == "replay":
+        return camera.model_copy(update={"path": folder / camera.path.expanduser()})
+    if camera.kind == "opencv" and isinstance(camera.source, str) and "://" not in camera.source:
+        return camera.model_copy(update={"source": str(folder / camera.source)})
+    return camera

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Callable
 
 from defectd.clock import NS_PER_S, monotonic_ns, utc_now
-from defectd.errors import StartupError
+from defectd.errors import StartupError, StationFailed
 from defectd.faults import Faults
 from defectd.inspection.events import ActiveFault, Status
 from defectd.loop import InspectionLoop
@@ -22,6 +22,7 @@ from defectd.systemd import notify, watchdog_interval_s
 log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 5.0
+_START_EXTENSION_S = 60.0
 _DRAIN_UNITS_S = 3.0
 _DRAIN_MQTT_S = 4.0
 _DRAIN_OUTBOX_S = 2.0
@@ -64,7 +65,8 @@ class Daemon:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises StartupError if the station cannot become ready as configured."""
+        """Serve until SIGTERM or SIGINT. Raises StartupError if the station cannot become ready as configured,
+        StationFailed if it cannot go on."""
         self._install_signals()
         inspect = threading.Thread(target=self._guard_loop, name="inspect")
         self.publisher.start()
@@ -75,7 +77,7 @@ class Daemon:
         finally:
             self._drain(inspect)
         if self.loop.failure is not None:
-            raise StartupError(self.loop.failure)
+            raise (StationFailed if self.loop.ready.is_set() else StartupError)(self.loop.failure)
 
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Ask for the end. A signal handler: it only sets a flag."""
@@ -87,10 +89,14 @@ class Daemon:
         signal.signal(signal.SIGINT, self.stop)
 
     def _become_ready(self) -> None:
-        self._say("warming up the engine and opening the cameras")
+        sign_due_ns = monotonic_ns()
         while not self.loop.ready.is_set() and not self._over():
+            if monotonic_ns() >= sign_due_ns:
+                self._say(self._starting())
+                if self._feed_watchdog():  # a camera that is not plugged in is no reason to start over
+                    notify(f"EXTEND_TIMEOUT_USEC={int(_START_EXTENSION_S * 1e6)}")
+                sign_due_ns = monotonic_ns() + int(self._interval_s() * NS_PER_S)
             self._stop.wait(0.05)
-            self._feed_watchdog()
         if self.loop.ready.is_set():
             self.condition.phase = "inspecting"
             notify("READY=1")
@@ -99,11 +105,18 @@ class Daemon:
             log.info("READY: inspecting")
 
     def _serve(self) -> None:
-        interval_s = min(watchdog_interval_s() or math.inf, _STATUS_EVERY_S)
+        interval_s = self._interval_s()
         while not self._over():
             self._stop.wait(interval_s)
             self._feed_watchdog()
             self._say(self._summary())
+
+    def _interval_s(self) -> float:
+        return min(watchdog_interval_s() or math.inf, _STATUS_EVERY_S)
+
+    def _starting(self) -> str:
+        faults = "; ".join(f"{fault.component}: {fault.detail}" for fault in self.faults.active())
+        return f"warming up the engine and opening the cameras{'; ' if faults else ''}{faults}"
 
     def _over(self) -> bool:
         return self._stop.is_set() or self.loop.failure is not None
@@ -113,13 +126,14 @@ class Daemon:
         self.condition.phase = "stopping"
         notify("STOPPING=1")
         self._say("finishing the units on the line")
+        self.publisher.announce()
         self.loop.stop()
         inspect.join(_DRAIN_UNITS_S)
+        if not inspect.is_alive() and self.loop.failure is None:
+            self.outbox.set_positions({"clean": 1})
         self.outbox.flush(_DRAIN_OUTBOX_S)
         self._say("publishing the last events")
         self.publisher.close(_DRAIN_MQTT_S)
-        if not inspect.is_alive():
-            self.outbox.set_positions({"clean": 1})
         self.outbox.close(_DRAIN_OUTBOX_S)
         log.info("stopped: %s", self._summary())
 
@@ -132,8 +146,8 @@ class Daemon:
         finally:
             self._stop.set()
 
-    def _feed_watchdog(self) -> None:
-        """Only if every thread has made progress: a stuck one must end in a restart."""
+    def _feed_watchdog(self) -> bool:
+        """Only if every thread has made progress: a stuck one must end in a restart. True if all have."""
         now_ns = monotonic_ns()
         progress = {
             "inspect": self.loop.progress_ns,
@@ -145,6 +159,7 @@ class Daemon:
             log.error("no progress in %s", ", ".join(stuck))
         else:
             notify("WATCHDOG=1")
+        return not stuck
 
     def _say(self, detail: str) -> None:
         self.condition.detail = detail

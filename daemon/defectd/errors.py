@@ -33,3 +33,7 @@ class CameraError(DefectdError):
 
 class CameraLost(DefectdError):
     """The camera is gone for now: close it and try again later."""
+
+
+class StationFailed(DefectdError):
+    """The station cannot go on; only a new process can. A bug, or a machine that is broken."""

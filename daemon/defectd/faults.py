@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any, Callable, Protocol
 
-from defectd.clock import utc_now
+from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.inspection.events import ActiveFault
 
 log = logging.getLogger(__name__)
@@ -24,16 +24,15 @@ class Faults:
     def __init__(self, sink: FaultSink, changed: Callable[[], None] = lambda: None) -> None:
         self._sink, self._changed = sink, changed
         self._lock = threading.Lock()
-        self._active: dict[tuple[str, str], ActiveFault] = {}
+        self._active: dict[tuple[str, str], tuple[ActiveFault, int]] = {}
 
     def begin(self, component: str, code: str, detail: str, **data: Any) -> None:
         """The fault holds from now on; saying it again while it holds does nothing."""
         with self._lock:
             if (component, code) in self._active:
                 return
-            self._active[component, code] = ActiveFault(
-                component=component, code=code, detail=detail, since=utc_now()
-            )
+            fault = ActiveFault(component=component, code=code, detail=detail, since=utc_now())
+            self._active[component, code] = fault, monotonic_ns()
         log.warning("%s: %s: %s", component, code, detail, extra=_fields(component, code))
         self._sink(component, code, "raised", detail, data)
         self._changed()
@@ -41,10 +40,11 @@ class Faults:
     def end(self, component: str, code: str, detail: str = "", **data: Any) -> None:
         """The fault is over; without one active this does nothing."""
         with self._lock:
-            fault = self._active.pop((component, code), None)
-        if fault is None:
+            active = self._active.pop((component, code), None)
+        if active is None:
             return
-        lasted_s = (utc_now() - fault.since).total_seconds()
+        fault, since_ns = active
+        lasted_s = round((monotonic_ns() - since_ns) / NS_PER_S, 1)
         log.info("%s: %s is over after %.1f s: %s", component, code, lasted_s, detail, extra=_fields(component, code))
         self._sink(component, code, "cleared", detail or fault.detail, {"lasted_s": lasted_s, **data})
         self._changed()
@@ -57,7 +57,7 @@ class Faults:
     def active(self) -> list[ActiveFault]:
         """The faults that hold now, oldest first."""
         with self._lock:
-            return list(self._active.values())
+            return [fault for fault, _ in self._active.values()]
 
 
 def _fields(component: str, code: str) -> dict[str, str]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Mapping, Protocol, Sequence, cast
+from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.clock import NS_PER_MS, monotonic_ns
 from defectd.evidence.keeper import EvidenceKeeper
-from defectd.inspection.events import ErrorReason, Image, InspectionEvent, Model
+from defectd.inspection.events import Image, InspectionEvent, Model
 from defectd.inspection.frame import Trigger
 from defectd.inspection.record import EngineAnswer, StationIdentity, record
 from defectd.inspection.verdict import Judgement, refuse
 from defectd.workers.protocol import Framed, Missed, Triggered
 
-_PICTURES_TAKE_NS = 50 * NS_PER_MS  # granted to the pictures of a unit that was decided at its deadline
+_PICTURES_TAKE_NS = 1000 * NS_PER_MS  # at most, for their hashes; a 12 MP frame takes a third of a second
 _LATENCIES_KEPT = 1000
 
 
@@ -72,12 +72,12 @@ class Line:
         self._station, self._keeper, self._serving = station, keeper, serving
         self._store, self._tally = store, tally
         deadline_ns = int(deadline_ms * NS_PER_MS)
-        self._deadline_ns = deadline_ns
         self._decide_after_ns = deadline_ns - min(10 * NS_PER_MS, deadline_ns // 25)  # the verdict is in time, too
         self._units: OrderedDict[int, Unit] = OrderedDict()
         self._waiting: deque[Unit] = deque()
         self._for_pictures: dict[str, Unit] = {}
         self._dropped = 0
+        self._last_dropped: Unit | None = None
 
     # -- from the camera -------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Line:
         if self.feed.plan.mode == "free_run" and news.reason == "camera_overrun":
             self._drop(unit)
         else:
-            self.decide(unit, refuse(cast(ErrorReason, news.reason), news.detail))
+            self.decide(unit, refuse(news.reason, news.detail))
 
     # -- to the engine ---------------------------------------------------------------------------------------
 
@@ -154,8 +154,8 @@ class Line:
         self._tally.latencies_ms.append(event.timing_ms.capture_to_verdict)
         if unit.lease is None:
             return
-        if judgement.verdict != "passed" and self._keep_pictures(event, unit.lease):
-            unit.pictures_by_ns = max(unit.trigger.captured_ns + self._deadline_ns, now_ns + _PICTURES_TAKE_NS)
+        if judgement.verdict in ("failed", "error") and self._keep_pictures(event, unit.lease):
+            unit.pictures_by_ns = now_ns + _PICTURES_TAKE_NS
             self._for_pictures[event.id] = unit
         unit.lease.release()
 
@@ -195,10 +195,30 @@ class Line:
                 return
             del self._units[number]
             if unit.event is None:
-                self._dropped += 1
+                self._dropped, self._last_dropped = self._dropped + 1, unit
             else:
                 self._store(unit.event.after_drops(self._dropped), {f"trigger/{self.feed.name}": number})
-                self._dropped = 0
+                self._dropped, self._last_dropped = 0, None
+
+    def tell_drops(self) -> None:
+        """No event will follow that could tell of the last drops: the newest of them becomes a `skipped` one."""
+        self.store_finished()
+        unit = self._last_dropped
+        if unit is not None and self.empty:
+            self._units[unit.trigger.number] = unit
+            unit.decided, unit.lease = False, None
+            self._dropped -= 1
+            self._tally.counts["dropped"] -= 1
+            self.decide(unit, Judgement("skipped", error_detail="given up for a newer frame that was not judged"))
+            self.store_finished()
+
+    def abort(self, judgement: Judgement) -> None:
+        """The end: whatever is undecided gets *judgement*, and no event waits for its pictures."""
+        for unit in self.undecided():
+            self.decide(unit, judgement)
+        for event_id in list(self._for_pictures):
+            self.pictures(event_id, ())
+        self.tell_drops()
 
     @property
     def empty(self) -> bool:

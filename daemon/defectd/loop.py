@@ -10,26 +10,30 @@ import logging
 import os
 import select
 import threading
-from typing import Callable, Sequence, cast
+import time
+from typing import Callable, Sequence
 
 from defectd.camera.feed import CameraFeed
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.server import EngineServer
 from defectd.evidence.keeper import EvidenceKeeper, Kept
 from defectd.faults import Faults
-from defectd.inspection.events import ErrorReason, Model
+from defectd.inspection.events import ErrorReason
 from defectd.inspection.frame import Frame
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import EngineAnswer, StationIdentity
 from defectd.inspection.verdict import Judgement, judge, refuse
 from defectd.line import Line, Store, Tally, Unit
 from defectd.workers.channel import Channel
-from defectd.workers.process import Died, Worker
-from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Record, Refused, Triggered
+from defectd.workers.process import Died, News, Worker, WorkerState
+from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Refused, Triggered
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 1.0
+_DRAIN_NS = 2 * NS_PER_S
+_REAP_S = 1.0
+_ABORTED = Judgement("aborted", error_detail="the daemon was stopped")
 _PROBE_HEIGHT_PX, _PROBE_WIDTH_PX = 64, 64
 
 
@@ -62,7 +66,7 @@ class InspectionLoop:
         self._probe_slot: int | None = None
         self._proven = False
         self._stop_asked = threading.Event()
-        self._draining = False
+        self._drain_by_ns: int | None = None
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> None:
@@ -71,7 +75,7 @@ class InspectionLoop:
         try:
             while not self._finished():
                 self._wait_for_news()
-                self._hear_engine()
+                self._on_engine_news(self._engine.receive())
                 self._hear_cameras()
                 self._hear_evidence()
                 self._enforce_time(monotonic_ns())
@@ -79,31 +83,31 @@ class InspectionLoop:
                 self._grant_and_store()
                 self.progress_ns = monotonic_ns()
         finally:
-            self._end_workers()
+            self._end()
 
     def stop(self) -> None:
         """Ask the loop to finish; from any thread."""
         self._stop_asked.set()
         os.write(self._wake_write, b"x")
 
-    @property
-    def model(self) -> Model | None:
-        """What judges now."""
-        return self._engine.model
-
     # -- one unit's way: announced, inspected, judged --------------------------------------------------------
 
     def _hear_cameras(self) -> None:
         for line in self._lines:
-            for news in line.feed.receive():
-                if isinstance(news, Triggered):
-                    line.triggered(news)
-                elif isinstance(news, Framed):
-                    line.framed(news)
-                elif isinstance(news, Missed):
-                    line.missed(news)
-                else:
-                    self._on_camera_news(line, news)
+            self._on_camera_news(line, line.feed.receive())
+
+    def _on_camera_news(self, line: Line, news: list[News]) -> None:
+        for record in news:
+            if isinstance(record, Triggered):
+                line.triggered(record)
+            elif isinstance(record, Framed):
+                line.framed(record)
+            elif isinstance(record, Missed):
+                line.missed(record)
+            elif isinstance(record, Died):
+                self._on_camera_died(line, record)
+            elif isinstance(record, Note):
+                self._on_camera_note(line, record)
 
     def _feed_engine(self) -> None:
         """The unit that has waited longest is next, whichever camera saw it."""
@@ -118,14 +122,20 @@ class InspectionLoop:
             if not self._engine.infer(line.feed.index, unit.lease.frame):
                 return  # it has just died; hearing it will refuse this unit
 
-    def _hear_engine(self) -> None:
-        for news in self._engine.receive():
-            if isinstance(news, Inferred) and self._inferring is not None:
-                self._on_inferred(news)
-            elif isinstance(news, Refused) and self._inferring is not None:
-                self._refuse_inferring(cast(ErrorReason, news.reason), news.detail)
-            else:
-                self._on_engine_news(news)
+    def _on_engine_news(self, news: list[News]) -> None:
+        for record in news:
+            if isinstance(record, Inferred) and self._inferring is not None:
+                self._on_inferred(record)
+            elif isinstance(record, Refused) and self._inferring is not None:
+                self._refuse_inferring(record.reason, record.detail)
+            elif isinstance(record, Inferred):
+                self._on_probed()
+            elif isinstance(record, Refused):
+                self.failure = f"the engine refuses a grey frame: {record.detail}"
+            elif isinstance(record, Died):
+                self._on_engine_died(record)
+            elif isinstance(record, Note) and record.kind is Kind.READY:
+                self._on_engine_ready(record)
 
     def _on_inferred(self, news: Inferred) -> None:
         line, unit = self._end_inference()
@@ -149,7 +159,7 @@ class InspectionLoop:
     def _grant_and_store(self) -> None:
         for line in self._lines:
             line.store_finished()
-            if not self._draining:
+            if self._drain_by_ns is None:
                 line.feed.grant(units_in_flight=sum(1 for _ in line.undecided()))
 
     # -- time ------------------------------------------------------------------------------------------------
@@ -172,14 +182,10 @@ class InspectionLoop:
                 if now_ns >= unit.decide_by_ns:
                     line.decide(unit, self._why_late(unit))
             line.give_up_pictures(now_ns)
-            died = line.feed.tick(now_ns)
-            if died is not None:
-                self._on_camera_news(line, died)
-        died = self._engine.tick(now_ns)
-        if died is not None:
-            self._on_engine_news(died)
-        for news in self._keeper.tick(now_ns) if self._keeper is not None else ():
-            self._on_evidence_news(news)
+            self._on_camera_news(line, line.feed.tick(now_ns))
+        self._on_engine_news(self._engine.tick(now_ns))
+        if self._keeper is not None:
+            self._on_evidence_news(self._keeper.tick(now_ns))
 
     def _why_late(self, unit: Unit) -> Judgement:
         if unit.lease is None:
@@ -190,23 +196,15 @@ class InspectionLoop:
 
     # -- the engine comes and goes ---------------------------------------------------------------------------
 
-    def _on_engine_news(self, news: Record | Died) -> None:
-        if isinstance(news, Died):
-            self._on_engine_died(news)
-        elif isinstance(news, Note) and news.kind is Kind.READY:
-            self._on_engine_ready(news)
-        elif isinstance(news, Inferred):
-            self._on_probed()
-        elif isinstance(news, Refused):
-            self.failure = f"the engine refuses a grey frame: {news.detail}"
-
     def _on_engine_ready(self, news: Note) -> None:
         report = news.body
         self._engine.names = tuple(report["names"])
         log.info("engine: %s on %s is warm: %s", report["runtime"], report["device_name"], report["warmup"])
         if report["fallback"]:
             self._faults.begin("engine", "cpu_fallback", report["fallback"])
-        self._faults.end("engine", "engine_unavailable", "a new engine is warm")
+        else:
+            self._faults.end("engine", "cpu_fallback", f"it runs on {report['device_name']}")
+        self._faults.end("engine", "engine_unavailable", "a new engine is warm", ends=dict(self._engine.worker.exits))
         if not self._proven:
             self._probe()
         self._on_change()
@@ -246,25 +244,26 @@ class InspectionLoop:
 
     # -- cameras come and go ---------------------------------------------------------------------------------
 
-    def _on_camera_news(self, line: Line, news: Record | Died) -> None:
+    def _on_camera_note(self, line: Line, note: Note) -> None:
         component = f"camera/{line.feed.name}"
-        if isinstance(news, Died):
-            self._on_camera_died(line, component, news)
-        elif not isinstance(news, Note):
-            log.error("%s: unexpected %r", component, news)
-        elif news.kind is Kind.READY:
-            self._faults.end(component, "camera_worker_down", "a new worker has opened the camera")
+        code, detail = str(note.body.get("code")), str(note.body.get("detail"))
+        if note.kind is Kind.READY:
+            ends = dict(line.feed.worker.exits)
+            for fault in ("camera_worker_down", "camera_lost", "camera_frozen"):  # its predecessor cannot end them
+                self._faults.end(component, fault, "a new worker has opened the camera", ends=ends)
             if all(other.feed.worker.ready for other in self._lines):
                 self.ready.set()
             self._on_change()
-        elif news.kind is Kind.ENDED:
+        elif note.kind is Kind.ENDED:
+            line.tell_drops()
             log.info("%s: no more units; the station stays ready", component)
-        elif news.body["state"] == "begin":
-            self._faults.begin(component, news.body["code"], news.body["detail"])
-        elif news.body["state"] == "end":
-            self._faults.end(component, news.body["code"], news.body["detail"])
+        elif note.body.get("state") == "begin":
+            self._faults.begin(component, code, detail)
+        elif note.body.get("state") == "end":
+            self._faults.end(component, code, detail)
 
-    def _on_camera_died(self, line: Line, component: str, died: Died) -> None:
+    def _on_camera_died(self, line: Line, died: Died) -> None:
+        component = f"camera/{line.feed.name}"
         self.tally.counts[f"camera_{died.reason}"] += 1
         if not self.ready.is_set() and died.fatal_code == "unusable":
             self.failure = f"{component}: {died.fatal_detail}"
@@ -275,22 +274,26 @@ class InspectionLoop:
     # -- evidence --------------------------------------------------------------------------------------------
 
     def _hear_evidence(self) -> None:
-        for news in self._keeper.receive() if self._keeper is not None else ():
-            self._on_evidence_news(news)
+        if self._keeper is not None:
+            self._on_evidence_news(self._keeper.receive())
 
-    def _on_evidence_news(self, news: Record | Died | Kept) -> None:
-        if isinstance(news, Kept):
-            if news.trouble:
-                self._faults.begin("evidence", "not_written", news.trouble)
-            else:
-                self._faults.end("evidence", "not_written", "pictures can be written again")
-            for line in self._lines:
-                line.pictures(news.inspection_id, news.images)
-        elif isinstance(news, Died):
-            self.tally.counts[f"evidence_{news.reason}"] += 1
-            self._faults.begin("evidence", "evidence_worker_down", _obituary(news), reason=news.reason)
-        elif isinstance(news, Note) and news.kind is Kind.READY:
-            self._faults.end("evidence", "evidence_worker_down", "a new worker is ready")
+    def _on_evidence_news(self, news: list[News | Kept]) -> None:
+        for record in news:
+            if isinstance(record, Kept):
+                self._on_kept(record)
+            elif isinstance(record, Died):
+                self.tally.counts[f"evidence_{record.reason}"] += 1
+                self._faults.begin("evidence", "evidence_worker_down", _obituary(record), reason=record.reason)
+            elif isinstance(record, Note) and record.kind is Kind.READY:
+                self._faults.end("evidence", "evidence_worker_down", "a new worker is ready")
+
+    def _on_kept(self, kept: Kept) -> None:
+        if kept.trouble:
+            self._faults.begin("evidence", "not_written", kept.trouble)
+        else:
+            self._faults.end("evidence", "not_written", "pictures can be written again")
+        for line in self._lines:
+            line.pictures(kept.inspection_id, kept.images)
 
     # -- begin and end ---------------------------------------------------------------------------------------
 
@@ -305,24 +308,29 @@ class InspectionLoop:
             self._keeper.worker.start()
 
     def _finished(self) -> bool:
-        if self._stop_asked.is_set() and not self._draining:
-            self._drain()
-        return self.failure is not None or (self._draining and all(line.empty for line in self._lines))
-
-    def _drain(self) -> None:
-        """No new units; those with a frame get their verdict, the others are aborted."""
-        self._hear_cameras()
-        self._draining = True
+        """True when every unit is stored after `stop`, or when there is no going on."""
+        if self.failure is not None:
+            return True
+        if not self._stop_asked.is_set():
+            return False
+        if self._drain_by_ns is None:
+            self._drain_by_ns = monotonic_ns() + _DRAIN_NS
+            for line in self._lines:
+                line.feed.worker.stop()
         for line in self._lines:
-            line.feed.worker.stop()
-            line.refuse_without_frame(Judgement("aborted", error_detail="the daemon was stopped"))
-            line.store_finished()
+            if line.feed.worker.state is WorkerState.STOPPED:  # it has said all that it saw
+                line.refuse_without_frame(_ABORTED)
+        return all(line.empty for line in self._lines) or monotonic_ns() > self._drain_by_ns
 
-    def _end_workers(self) -> None:
+    def _end(self) -> None:
+        """Nobody who was announced is left without a verdict, and no process is left."""
+        for line in self._lines:
+            line.abort(_ABORTED)
+        deadline_s = time.monotonic() + _REAP_S
         for worker in self._workers():
             worker.stop()
         for worker in self._workers():
-            worker.reap(timeout_s=1.0)
+            worker.reap(deadline_s - time.monotonic())
 
 
 def _obituary(died: Died) -> str:

@@ -53,7 +53,7 @@ _WIRE_INTRODUCTION = f"""# The wire
 Generated from `daemon/defectd/inspection/events.py` by `make docs`; do not edit.
 
 Topics begin with `{ROOT}/{{site}}/{{area}}/{{line}}/{{station}}`. Payloads are UTF-8 JSON. Ignore fields that you do
-not know: new ones appear without notice, and raise the minor number of `schema`. Anything else would be a new topic root.
+not know: new ones appear without notice, and raise the minor number of `schema`. Anything else is a new topic root.
 
 | topic | QoS | retained | |
 |---|---|---|---|
@@ -68,8 +68,9 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 * Delivery is at least once. De-duplicate on `id`.
 * `seq` is consecutive per stream and `epoch`. A hole that no `evt/gap` explains is a loss on your side of the broker.
 * A new `epoch` means that the station's state was recreated; `seq` begins anew.
-* `frame.trigger` is consecutive per camera, also over restarts. In free-run mode `frame.dropped_before` frames are
-  missing before it, on purpose. Any other hole is a unit that passed while the daemon was down.
+* `frame.trigger` is consecutive per camera, also over restarts: a hole is a unit that the station saw and lost, and
+  there must be none. In free-run mode `frame.dropped_before` frames are missing before it, on purpose.
+* What passes while a camera or the daemon is down, nobody sees. `evt/fault` and `status` say from when to when.
 * A PUBACK says that the broker has the event, not that you have. Give the MES a persistent session, and the broker a
   queue that is long enough (`max_queued_messages`).
 

@@ -91,9 +91,11 @@ class CameraCommon(Section):
 
     name: TopicLevel
     mode: Literal["triggered", "free_run"] = "triggered"
-    max_pixels: int = Field(default=16_000_000, ge=1, le=200_000_000)
+    max_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
     frozen_after: int | None = Field(default=None, ge=2, description="identical frames in a row that are a fault")
-    stall_s: float = Field(default=5.0, ge=0.5, description="silence after which the worker is replaced")
+    stall_s: float = Field(
+        default=5.0, ge=2.0, description="silence after which the worker is replaced; longer than the camera's pauses"
+    )
 
 
 class ReplaySettings(CameraCommon):
@@ -257,7 +259,11 @@ class Settings(BaseSettings):
 
     def masked(self) -> dict[str, Any]:
         """The effective settings as JSON values, secrets as asterisks."""
-        return self.model_dump(mode="json")
+        dump = self.model_dump(mode="json")
+        for camera in dump["camera"]:
+            if isinstance(camera.get("source"), str):
+                camera["source"] = without_password(camera["source"])
+        return dump
 
     def sha256(self) -> str:
         """Fingerprint of the effective settings without secrets, for audit. Hex."""
@@ -265,6 +271,6 @@ class Settings(BaseSettings):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def topic_level_problem(value: str) -> bool:
-    """True if *value* cannot be one level of a topic."""
-    return re.match(TOPIC_LEVEL, value) is None
+def without_password(source: str) -> str:
+    """*source* as it may be shown: `rtsp://user:secret@host/…` without what is between the colon and the @."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:**********@", source)

@@ -1,4 +1,4 @@
-"""Items 1 and 4 of the issue: the demo finds what the simulated line hides, and the bench keeps its ratios."""
+"""The demo finds what the simulated line hides, and the bench keeps its ratios."""
 
 from __future__ import annotations
 

@@ -1,18 +1,20 @@
-"""Item 3: whatever is killed or stopped during a run, every unit is accounted for and inspection goes on."""
+"""Whatever is killed or stopped during a run, every unit is accounted for and inspection goes on."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import time
+from functools import partial
 from typing import Callable
 
 from support.audit import PENDING, outage_s, read_outbox
 from support.coded_pictures import HEIGHT_PX, WIDTH_PX
 from support.proving import Proof, Setting, Short
-from support.proving_ground import DRAIN_LIMIT_S, Ground, ground
-from support.station import RESTART_S, wait_until
+from support.proving_ground import DRAIN_LIMIT_S, PATIENCE_S, Ground, ground
+from support.station import RESTART_S, wait_until, workers_of
 
 _RATE_HZ = 10.0
 _BEFORE = 15  # units judged before the fault
@@ -70,7 +72,7 @@ def _worker_dies(
     def prove(setting: Setting) -> str:
         strikes = 1 if setting.quick else times
         rate_hz = 30.0 if times > 1 else _RATE_HZ  # a busy worker has a unit in hand
-        with ground(setting.directory, int(rate_hz * 12 * strikes), rate_hz) as here:
+        with ground(setting.directory, int(rate_hz * 8 * max(strikes, 1.5)), rate_hz) as here:
             here.await_units(_BEFORE)
             for _ in range(strikes):
                 here.strike(kind, how)
@@ -243,6 +245,34 @@ def _drained_without_broker(setting: Setting) -> str:
         return here.report(once=False)
 
 
+def _killed_while_starting(setting: Setting) -> str:
+    """The first engine and the first camera die before they are ready: the station becomes READY all the same."""
+    with ground(setting.directory, 60, _RATE_HZ, started=False) as here:
+        here.daemon.start()
+        for kind in ("engine", "camera"):
+            wait_until(partial(here.daemon.workers, kind), PATIENCE_S, f"a first {kind} worker", 0.01)
+            here.strike(kind, signal.SIGKILL)
+        here.notes.append(f"READY {here.daemon.wait_ready():.1f} s after the last kill")
+        here.finish()
+        return here.report()
+
+
+def _daemon_stopped(setting: Setting) -> str:
+    """The daemon itself stands still, as on a machine that is suspended: afterwards it blames no worker for it."""
+    with ground(setting.directory, _units(setting), _RATE_HZ) as here:
+        here.await_units(_BEFORE)
+        before = workers_of(here.daemon.pid)
+        here.struck_at_s = time.time()
+        os.kill(here.daemon.pid, signal.SIGSTOP)
+        time.sleep(12)
+        os.kill(here.daemon.pid, signal.SIGCONT)
+        here.await_good_units()
+        if workers_of(here.daemon.pid) != before:
+            raise Short(f"workers were replaced: {before}, then {workers_of(here.daemon.pid)}")
+        here.finish()
+        return here.report()
+
+
 def _interrupted_start(setting: Setting) -> str:
     """SIGTERM before READY: it ends in time as well, with exit code 0."""
     with ground(setting.directory, _units(setting), _RATE_HZ) as here:
@@ -306,5 +336,9 @@ FAULTS = (
     Proof("fault.drain", "SIGTERM drains within 10 s and loses nothing", _drained),
     Proof("fault.drain-no-answer", "SIGTERM ends within 10 s while the broker is frozen", _drained_without_broker),
     Proof("fault.early-term", "SIGTERM before READY ends it, too", _interrupted_start),
+    Proof(
+        "fault.killed-while-starting", "first engine and first camera SIGKILLed before READY", _killed_while_starting
+    ),
+    Proof("fault.daemon-stopped", "daemon SIGSTOPped for 12 s: no worker is blamed for it", _daemon_stopped),
     Proof("fault.daemon-killed-often", "daemon SIGKILLed ten times at random moments", _daemon_killed_often),
 )

@@ -1,4 +1,4 @@
-"""Item 2: real PCB images through the whole house give what Ultralytics' `predict` gives, one event for each."""
+"""Real PCB images through the whole house give what Ultralytics' `predict` gives, one event for each."""
 
 from __future__ import annotations
 

@@ -14,9 +14,11 @@ from acceptance.loop_bad_input import BAD_INPUT
 from acceptance.loop_commands import COMMANDS
 from acceptance.loop_faults import FAULTS
 from acceptance.loop_images import IMAGES
+from acceptance.loop_refusals import REFUSALS
+from acceptance.loop_state import STATE
 from support.proving import main
 
-PROOFS = (*IMAGES, *FAULTS, *BAD_INPUT, *COMMANDS)
+PROOFS = (*IMAGES, *FAULTS, *REFUSALS, *STATE, *BAD_INPUT, *COMMANDS)
 
 if __name__ == "__main__":
     sys.exit(main("prove-loop", PROOFS))

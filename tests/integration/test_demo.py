@@ -71,7 +71,7 @@ def test_what_it_reports_is_right(finished):
     errors = int(re.search(r"24 units: .* (\d+) error", output).group(1))
     if errors:
         pytest.skip(f"this machine was too busy to judge {errors} of 24 units in time")
-    recall, precision = (float(figure) for figure in re.search(r"recall (\S+) precision (\S+)", output).groups())
+    recall, precision = (float(figure) for figure in re.search(r"recall ([\d.]+) precision ([\d.]+)", output).groups())
     assert recall >= 0.9
     assert precision >= 0.9
 

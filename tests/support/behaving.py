@@ -23,6 +23,9 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
         raise ZeroDivisionError("oops")
     if behaviour == "never_ready":
         time.sleep(60)
+    while behaviour == "alive_only":
+        channel.send(Alive())
+        time.sleep(0.1)
     if behaviour == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     channel.send(Note(Kind.READY, {"pid": os.getpid(), "nice": os.nice(0), "rings": len(rings)}))

@@ -18,13 +18,14 @@ CODE_CLASS = "open"
 _ROW = 3  # blocks from the top; the frame around them stays black
 
 
-def write_pictures(folder: Path, count: int) -> Path:
-    """*count* PNGs, unit-0001 and so on."""
+def write_pictures(folder: Path, count: int, scale: int = 1) -> Path:
+    """*count* PNGs, unit-0001 and so on, *scale* times as wide and high."""
     if count >= 1 << BITS:
         raise ValueError(f"{count} pictures cannot be told apart by {BITS} bits")
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(1, count + 1):
-        cv2.imwrite(str(folder / f"{unit_id(number)}.png"), picture(number))
+        enlarged = picture(number).repeat(scale, axis=0).repeat(scale, axis=1)
+        cv2.imwrite(str(folder / f"{unit_id(number)}.png"), enlarged)
     return folder
 
 

@@ -111,8 +111,11 @@ class DaemonProcess:
             )
 
     def wait_ready(self, timeout_s: float = READY_WITHIN_S) -> float:
-        """Until READY=1; the seconds it took. Raises RuntimeError with the log if it ends instead."""
-        return wait_until(self._ready_or_dead, timeout_s, f"READY=1\n{self.log()[-2000:]}")
+        """Until READY=1; the seconds it took. Raises RuntimeError with the log if that does not come."""
+        try:
+            return wait_until(self._ready_or_dead, timeout_s, "READY=1")
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}\n{self.log()[-2000:]}") from error
 
     def _ready_or_dead(self) -> bool:
         if self.exit_code is not None:
@@ -157,7 +160,7 @@ class DaemonProcess:
         self._process.kill()
         self._process.wait()
         self._close_socket()
-        return wait_until(lambda: not workers_of(pid), 15, f"workers of {pid} outlive it: {workers_of(pid)}", 0.005)
+        return wait_until(lambda: not workers_of(pid), 15, f"the workers of {pid} are gone, too", 0.005)
 
     def terminate(self, timeout_s: float = 30.0) -> float:
         """SIGTERM; the seconds until it has ended."""

@@ -77,6 +77,24 @@ def test_a_password_is_never_shown(load, monkeypatch):
     assert "geheim" not in str(settings.masked()) and "geheim" not in repr(settings)
 
 
+def test_the_password_in_an_rtsp_address_is_never_shown(load):
+    text = GOOD.replace('kind = "replay"\npath = "images"', 'kind = "opencv"\nsource = "rtsp://admin:S3cret@10.0.0.9/1"')
+    assert "S3cret" not in str(load(text).masked()) and "rtsp://admin:" in str(load(text).masked())
+    (told,) = problems(load, text.replace("[model]", "[model]\nthreads = 0"))
+    assert "S3cret" not in told
+
+
+def test_the_value_of_an_unknown_key_is_not_shown_for_it_may_be_a_secret(load):
+    (told,) = problems(load, GOOD + '[mqtt]\npasswort = "hunter2"\n')
+    assert "mqtt.passwort: unknown key" in told and "hunter2" not in told
+
+
+def test_an_environment_variable_that_is_no_table_is_told(load, monkeypatch):
+    monkeypatch.setenv("DEFECTD_STATION", "foo")
+    (told,) = problems(load, GOOD)
+    assert "environment" in told and "station" in told
+
+
 def test_a_wrong_password_type_is_told_without_its_value(load):
     (told,) = problems(load, GOOD + "[mqtt]\npassword = 12345\n")
     assert "12345" not in told and "mqtt.password" in told

@@ -38,7 +38,8 @@ class Bench:
 
     def __init__(self, mode="triggered"):
         plan = CameraPlan("top", "simulated", mode, "counter", True, False, 64 * 64 * 3, 5.0, 1, 1, {})
-        self.feed, self.keeper, self.tally, self.stored, self.positions = CameraFeed(plan, 0, "INFO"), Keeper(), Tally(), [], {}
+        self.feed, self.keeper, self.tally = CameraFeed(plan, 0, "INFO"), Keeper(), Tally()
+        self.stored, self.positions = [], {}
         self.line = Line(self.feed, IDENTITY, 250, self.keeper, lambda: None, self.store, self.tally)
         self.number, self.unframed, self.inferring = 0, [], None
 
@@ -86,19 +87,19 @@ class Bench:
         self.unframed.clear()
         self.line.refuse_without_frame(refuse("camera_lost", "it died"))
 
+    def source_ends(self):
+        self.line.tell_drops()
+
     def finish(self):
-        """Everything that was begun ends."""
-        self.camera_dies()
-        while self.line.oldest_waiting is not None or self.inferring is not None:
-            self.begin()
-            self.end("failed")
-        self.no_pictures()
+        """The daemon stops, and what was begun ends."""
+        self.line.abort(Judgement("aborted"))
+        self.end()
         while self.keeper.jobs:
             self.pictures()
-        self.line.store_finished()
 
 
-STEPS = ["trigger", "trigger", "frame", "frame", "miss", "begin", "end", "late", "pictures", "no_pictures", "camera_dies"]
+STEPS = ["trigger", "trigger", "frame", "frame", "miss", "begin", "end", "late", "pictures", "no_pictures"]
+STEPS += ["camera_dies", "source_ends"]
 
 
 @pytest.mark.parametrize("mode", ["triggered", "free_run"])
@@ -116,6 +117,7 @@ def test_every_unit_is_accounted_for_whatever_happens(mode, steps):
     assert triggers == sorted(set(triggers)), "each once, in order"
     assert len(stored) + counts["dropped"] == counts["triggers"] == bench.number
     assert sum(counts[verdict] for verdict in ("passed", "failed", "error", "aborted", "skipped")) == len(stored)
+    assert triggers[-1:] == [bench.number][: len(triggers)], "the last one is told, too"
     holes = [later - earlier - 1 for earlier, later in zip([0, *triggers], triggers)]
     assert holes == [event.frame.dropped_before for event in stored]
     assert bench.line.empty and bench.feed._leases.free == RING_SLOTS, "every slot has come back"

@@ -16,7 +16,8 @@ from typing import Any, Callable
 from defectd.bench import children
 from defectd.bench.broker import RunningBroker, broker
 from defectd.bench.children import Child, Peer
-from defectd.bench.findings import Findings, OutboxFigures, PeerRound, Round
+from defectd.bench.figures import median
+from defectd.bench.findings import Findings, OutboxFigures, PeerRound, Round, loop_hz
 from defectd.bench.pictures import draw_boards
 from defectd.bench.station import CONFIDENCE, SATURATED_HZ, Plan, inspect
 from defectd.errors import StartupError
@@ -79,26 +80,27 @@ def _round(
     order: Order, plan: Plan, floor: Child, peer: Child | None, mqtt: RunningBroker, directory: Path, say: Say
 ) -> Round:
     """One after the other, each alone: while one is measured, the others sleep."""
-    say(f"bare forward at {order.paced_hz:g} units/s")
+    pace = f"at {order.paced_hz:g} units/s"
     floor_paced = floor.ask(rate_hz=order.paced_hz, units=order.paced_units)
-    say(f"defectd at {order.paced_hz:g} units/s")
+    say(f"bare forward {pace}: p50 {min(map(median, floor_paced.values())):.1f} ms")
     paced = inspect(plan, mqtt, directory / "paced")
+    say(f"defectd {pace}: p50 {median(paced.column_ms('capture_to_verdict_ms')):.1f} ms")
     predicted: dict[str, Any] = {}
     if peer is not None:
-        say(f"Ultralytics at {order.paced_hz:g} units/s")
         predicted = peer.ask(mode="paced", rate_hz=order.paced_hz, units=order.paced_units)
-    say("bare forward, saturated")
+        say(f"Ultralytics {pace}: p50 {median(predicted['predict_ms']):.1f} ms")
     floor_saturated = floor.ask(rate_hz=None, units=order.saturated_units)
-    say("defectd, saturated")
+    say(f"bare forward loop: {max(map(loop_hz, floor_saturated.values())):.1f}/s")
     full = replace(plan, units=order.saturated_units, rate_hz=SATURATED_HZ)
     saturated = inspect(replace(full, evidence=False), mqtt, directory / "saturated")
-    say("defectd, saturated, keeping pictures")
-    keeping = inspect(full, mqtt, directory / "keeping")
+    say(f"defectd saturated: {saturated.throughput_hz:.1f}/s")
     peer_round = None
     if peer is not None:
-        say("Ultralytics, saturated")
         stream = peer.ask(mode="stream", units=order.saturated_units)
         peer_round = PeerRound(predicted["read_ms"], predicted["predict_ms"], stream["rate_hz"])
+        say(f"Ultralytics stream: {peer_round.stream_hz:.1f}/s")
+    keeping = inspect(full, mqtt, directory / "keeping")
+    say(f"defectd saturated, keeping pictures: {keeping.throughput_hz:.1f}/s")
     return Round(floor_paced, floor_saturated, paced, saturated, keeping, peer_round)
 
 

@@ -9,6 +9,8 @@ from typing import Callable, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from defectd.inspection.events import ErrorReason
+
 Pixels = NDArray[np.uint8]
 Allocate = Callable[[int, int], Pixels]
 """(height_px, width_px) -> a writable (height_px, width_px, 3) uint8 array in the frame ring. Raises FrameTooLarge."""
@@ -16,14 +18,14 @@ Allocate = Callable[[int, int], Pixels]
 
 @dataclass(frozen=True)
 class Arrival:
-    """A unit is in front of the camera. `captured_ns` is CLOCK_MONOTONIC. `lost` is a wire ErrorReason if it passed
-    without a picture."""
+    """A unit is in front of the camera. `captured_ns` is CLOCK_MONOTONIC. `lost` says why, if it passed without a
+    picture."""
 
     unit_id: str
     captured_ns: int
     captured_at: datetime
     frame_id: int | None = None
-    lost: str | None = None
+    lost: ErrorReason | None = None
 
 
 class SourceEnded(Exception):

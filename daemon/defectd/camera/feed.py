@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from defectd.inspection.frame import Frame, Trigger
-from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
-from defectd.workers.protocol import Framed, Grant, Kind, Missed, Note, Record, Triggered
+from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
+from defectd.workers.protocol import NO_SLOT, Framed, Grant, Missed, Triggered
 from defectd.workers.ring import FrameRing, Leases, RingLayout
 
 RING_SLOTS = 12
@@ -60,13 +60,12 @@ class CameraFeed:
     def __init__(self, plan: CameraPlan, index: int, log_level: str) -> None:
         self.plan, self.index = plan, index
         self.ring = FrameRing.create(RingLayout(RING_SLOTS, plan.frame_bytes))
-        self.ended = False
         self._leases = Leases(RING_SLOTS)
         self._granted: deque[int] = deque()
         self._next_trigger = plan.next_trigger
         self._origin_ns = 0  # when the first unit of this run came; a line keeps its rhythm over its workers
         self._log_level = log_level
-        limits = WorkerLimits(start_s=30.0, silence_s=plan.stall_s, backoff_longest_s=10.0)
+        limits = WorkerLimits(alive_extends_start=True, silence_s=plan.stall_s, backoff_longest_s=10.0)
         spec = WorkerSpec(
             f"camera/{plan.name}", "defectd.camera.worker", self._configuration, (self.ring,), limits
         )
@@ -81,30 +80,13 @@ class CameraFeed:
         """Start the worker."""
         self.worker.start()
 
-    def receive(self) -> list[Record | Died]:
+    def receive(self) -> list[News]:
         """What the worker has to say. Grants that it used are no longer its own."""
-        news = self.worker.receive()
-        for record in news:
-            if isinstance(record, Triggered):
-                self._origin_ns = self._origin_ns or record.captured_ns
-                self._next_trigger = record.number + 1
-            elif isinstance(record, Framed):
-                self._granted.remove(record.frame.slot)
-            elif isinstance(record, Missed) and record.slot >= 0:
-                self._granted.remove(record.slot)
-                self.give_back(record.slot)
-            elif isinstance(record, Note) and record.kind is Kind.ENDED:
-                self.ended = True
-            elif isinstance(record, Died):
-                self.reclaim()
-        return news
+        return self._settle(self.worker.receive())
 
-    def tick(self, now_ns: int) -> Died | None:
+    def tick(self, now_ns: int) -> list[News]:
         """See Worker.tick."""
-        died = self.worker.tick(now_ns)
-        if died is not None:
-            self.reclaim()
-        return died
+        return self._settle(self.worker.tick(now_ns))
 
     def trigger(self, record: Triggered) -> Trigger:
         """The wire's record as the loop's value."""
@@ -133,6 +115,26 @@ class CameraFeed:
         """The worker is dead: what it might have written to is free again."""
         while self._granted:
             self._leases.give_back(self._granted.popleft())
+
+    def _settle(self, news: list[News]) -> list[News]:
+        """Keep the books on slots. A worker that uses a slot it was not granted is replaced at once."""
+        settled: list[News] = []
+        for record in news:
+            if isinstance(record, Triggered):
+                self._origin_ns = self._origin_ns or record.captured_ns
+                self._next_trigger = record.number + 1
+            elif isinstance(record, (Framed, Missed)):
+                slot = record.frame.slot if isinstance(record, Framed) else record.slot
+                if slot in self._granted:
+                    self._granted.remove(slot)
+                elif isinstance(record, Framed) or slot != NO_SLOT:
+                    return [*settled, *self._settle(self.worker.kill("protocol"))]
+                if isinstance(record, Missed) and slot != NO_SLOT:
+                    self.give_back(slot)
+            elif isinstance(record, Died):
+                self.reclaim()
+            settled.append(record)
+        return settled
 
     def _configuration(self) -> dict[str, Any]:
         camera = {

@@ -16,6 +16,7 @@ from defectd.camera.base import Allocate, Arrival, SourceEnded, Undecodable
 from defectd.camera.pacing import Pace, sleep_until
 from defectd.clock import monotonic_ns, utc_now
 from defectd.errors import CameraLost
+from defectd.settings import without_password
 
 _NETWORK_TIMEOUT_MS = 2000
 
@@ -26,38 +27,46 @@ class OpencvSource:
     patient = False
 
     def __init__(
-        self, source: int | str, width_px: int | None, height_px: int | None, rate_hz: float | None
+        self,
+        name: str,
+        source: int | str,
+        width_px: int | None,
+        height_px: int | None,
+        rate_hz: float | None,
+        number: int,
     ) -> None:
-        self._name = f"/dev/video{source}" if isinstance(source, int) else source
+        """Begin at trigger *number*. OpenCV tells no frame numbers of a camera, so frames that pass while it is away
+        are not counted."""
+        self._camera = name
+        self._name = f"/dev/video{source}" if isinstance(source, int) else without_password(source)
         self._is_file = isinstance(source, str) and Path(source).is_file()
-        self._pace = Pace(monotonic_ns(), 0, rate_hz) if rate_hz and self._is_file else None
+        self._pace = Pace(monotonic_ns(), number, rate_hz) if rate_hz and self._is_file else None
         self._capture = _open(source)
         if not self._capture.isOpened():
             raise CameraLost(f"{self._name}: OpenCV cannot open it; is it plugged in, and may this user read it?")
         if width_px and height_px:
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width_px)
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height_px)
-        self._frame_id = 0
 
     def wait(self, number: int, timeout_s: float) -> Arrival | None:
         """See Source. The device itself waits; the daemon's limit of silence bounds it."""
-        del number
-        if self._pace is not None and not sleep_until(self._pace.due_ns(self._frame_id), timeout_s):
+        if self._pace is not None and not sleep_until(self._pace.due_ns(number), timeout_s):
             return None
         if not self._capture.grab():
             if self._is_file:
                 raise SourceEnded
             raise CameraLost(f"{self._name}: no frame")
-        captured_ns, captured_at = monotonic_ns(), utc_now()
-        self._frame_id += 1
-        return Arrival(f"frame-{self._frame_id:08d}", captured_ns, captured_at, frame_id=self._frame_id)
+        return Arrival(f"{self._camera}-{number:08d}", monotonic_ns(), utc_now())
 
     def fetch(self, allocate: Allocate) -> None:
         """See Source."""
         width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         target = allocate(height, width)
-        ok, image = self._capture.retrieve(target)
+        try:
+            ok, image = self._capture.retrieve(target)
+        except cv2.error as error:
+            raise Undecodable(f"{self._name}: {error}") from error
         if not ok:
             raise Undecodable(f"{self._name}: a frame that cannot be decoded")
         if image is not target:

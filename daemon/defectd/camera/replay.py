@@ -18,10 +18,15 @@ from defectd.errors import CameraError
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DECODE_AHEAD_NS = 60 * NS_PER_MS
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_TAIL = 4096  # some cameras append a few bytes of their own
 
 
 class Reel(Protocol):
     """Numbered pictures."""
+
+    length: int | None
+    """How many there are, if that is known."""
 
     def unit_id(self, index: int) -> str:
         """Name of the picture. Raises SourceEnded behind the last one."""
@@ -37,6 +42,7 @@ class Folder:
         self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
         if not self._files:
             raise CameraError(f"{path}: no pictures; expected files ending in {', '.join(PICTURES)}")
+        self.length: int | None = len(self._files)
 
     def unit_id(self, index: int) -> str:
         """The file's stem."""
@@ -51,10 +57,10 @@ class Folder:
             data = np.fromfile(file, np.uint8)
         except OSError as error:
             raise Undecodable(f"{file.name}: {error.strerror}") from error
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = _decode(data)
         if image is None:
-            raise Undecodable(f"{file.name}: {data.size} bytes that are no picture")
-        return np.asarray(image, np.uint8)
+            raise Undecodable(f"{file.name}: {data.size} bytes that are no whole picture")
+        return image
 
 
 class Video:
@@ -63,6 +69,8 @@ class Video:
     def __init__(self, path: Path) -> None:
         self._path, self._next = path, 0
         self._capture = cv2.VideoCapture(str(path))
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length: int | None = count if count > 0 else None
         if not self._capture.isOpened():
             raise CameraError(f"{path}: neither a folder of pictures nor a video that OpenCV can open")
 
@@ -81,6 +89,18 @@ class Video:
         return np.asarray(image, np.uint8)
 
 
+def _decode(data: Pixels) -> Pixels | None:
+    """(H, W, 3) BGR, or None. OpenCV 4 fills up half a JPEG with black, and raises for absurd sizes."""
+    is_cut_jpeg = data[:2].tobytes() == _JPEG_START and _JPEG_END not in data[-_JPEG_TAIL:].tobytes()
+    if data.size == 0 or is_cut_jpeg:
+        return None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError):
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
+
+
 class ReplaySource:
     """A reel at *rate_hz*. Files can wait: when the daemon is busy the schedule moves, nothing is skipped."""
 
@@ -92,7 +112,7 @@ class ReplaySource:
             raise CameraError(f"{path}: does not exist; expected a folder of pictures or a video")
         self._reel: Reel = Folder(path) if path.is_dir() else Video(path)
         self._first, self._loop = first, loop
-        self._length: int | None = None
+        self._length = self._reel.length if loop else None
         self._pace = Pace(monotonic_ns(), number, rate_hz)
         self._ahead: tuple[int, Pixels | Undecodable] | None = None
 
@@ -129,7 +149,7 @@ class ReplaySource:
             reached = self._index(number)
             if not self._loop or reached == 0:
                 raise
-            self._length = reached
+            self._length = reached  # a video that is shorter than it says, or does not say
             return self._read(number)
 
     def _read(self, number: int) -> Pixels | Undecodable:

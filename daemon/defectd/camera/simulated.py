@@ -8,6 +8,7 @@ from defectd.camera.base import Allocate, Arrival, Pixels, SourceEnded
 from defectd.camera.boards import BoardLine
 from defectd.camera.pacing import Pace, sleep_until
 from defectd.clock import NS_PER_MS, monotonic_ns, utc_now
+from defectd.inspection.events import ErrorReason
 
 _DRAW_AHEAD_NS = 60 * NS_PER_MS
 
@@ -33,8 +34,8 @@ class SimulatedSource:
         self._pace = self._pace or Pace(monotonic_ns(), self._first, self._rate_hz)
         due_ns = self._pace.due_ns(number)
         if self._pace.passed(number, monotonic_ns()):
-            reason = "camera_lost" if due_ns < self._started_ns else "camera_overrun"
-            return Arrival(_unit_id(number), due_ns, utc_now(), lost=reason)
+            lost: ErrorReason = "camera_lost" if due_ns < self._started_ns else "camera_overrun"
+            return Arrival(_unit_id(number), due_ns, utc_now(), lost=lost)
         if self._ahead is None or self._ahead[0] != number:
             if not sleep_until(due_ns - _DRAW_AHEAD_NS, timeout_s):
                 return None

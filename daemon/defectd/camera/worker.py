@@ -20,7 +20,7 @@ from defectd.errors import CameraError, CameraLost
 from defectd.inspection.frame import Frame
 from defectd.workers.channel import Channel
 from defectd.workers.child import Unusable, run_worker
-from defectd.workers.protocol import Alive, Framed, Grant, Kind, Missed, Note, Triggered
+from defectd.workers.protocol import NO_SLOT, Alive, Framed, Grant, Kind, Missed, Note, Triggered
 from defectd.workers.ring import FrameRing
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class CameraLoop:
             return
         number, self._next = self._next, self._next + 1
         self._channel.send(Triggered(number, arrival.captured_ns, arrival.captured_at, arrival.unit_id))
-        self._channel.send(self._picture(self._source, number, arrival))
+        self._deliver_picture(self._source, number, arrival)
         self._backoff.reset()
 
     def idle_for_ever(self) -> None:
@@ -109,12 +109,21 @@ class CameraLoop:
         while True:
             self._wait_alive(_PATIENCE_S)
 
-    def _picture(self, source: Source, number: int, arrival: Arrival) -> Framed | Missed:
+    def _deliver_picture(self, source: Source, number: int, arrival: Arrival) -> None:
         if arrival.lost is not None:
-            return Missed(number, -1, arrival.lost, "the unit passed without a picture")
-        if not self._grants:
-            return Missed(number, -1, "camera_overrun", "all slots of the frame ring are in use")
-        slot = self._grants.popleft()
+            self._channel.send(Missed(number, NO_SLOT, arrival.lost, "the unit passed without a picture"))
+        elif not self._grants:
+            detail = "all slots of the frame ring are in use"
+            self._channel.send(Missed(number, NO_SLOT, "camera_overrun", detail))
+        else:
+            slot = self._grants.popleft()
+            try:
+                self._channel.send(self._picture(source, number, slot, arrival.frame_id))
+            except CameraLost as error:
+                self._channel.send(Missed(number, slot, "camera_lost", str(error)))
+                raise
+
+    def _picture(self, source: Source, number: int, slot: int, frame_id: int | None) -> Framed | Missed:
         try:
             pixels, generation = self._write(source, slot)
         except Undecodable as error:
@@ -124,7 +133,7 @@ class CameraLoop:
         if self._is_frozen(pixels):
             return Missed(number, slot, "frame_frozen", f"the same picture {self._frozen.repeats} times in a row")
         height, width = pixels.shape[:2]
-        return Framed(number, Frame(slot, generation, width, height, arrival.frame_id))
+        return Framed(number, Frame(slot, generation, width, height, frame_id))
 
     def _write(self, source: Source, slot: int) -> tuple[Pixels, int]:
         written: list[Pixels] = []
@@ -213,7 +222,9 @@ def open_source(camera: dict[str, Any], number: int) -> Source:
         )
     from defectd.camera.opencv import OpencvSource  # noqa: PLC0415
 
-    return OpencvSource(camera["source"], camera["width_px"], camera["height_px"], camera["rate_hz"])
+    return OpencvSource(
+        camera["name"], camera["source"], camera["width_px"], camera["height_px"], camera["rate_hz"], number
+    )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -28,23 +29,38 @@ from defectd.demo.scoring import Scores, score
 from defectd.demo.torchscript import rewrite
 
 DEMO_SEED = 7  # the demo's own board: never trained on
-TRAINING_SEED = 100_000  # the first training layout's; the others follow
 HELD_OUT_SEED = 900_000
 HELD_OUT_LAYOUTS = 40
-UNITS_PER_LAYOUT = 8
 OPERATING_THRESHOLD = 0.40  # the score from which the demo reports a defect
 _DEFECTS_MIN, _DEFECTS_MAX = 4, 15  # far more than on the line: a picture then teaches more
 
 
-def training_boards(units: int) -> Iterator[Board]:
-    """Boards for training: a layout per UNITS_PER_LAYOUT units, square pictures so that no input is padding."""
+@dataclass(frozen=True)
+class Stage:
+    """One part of the training. Each part has its own layouts: the first learns what defects look like from many
+    pictures of few boards, the second what is no defect from few pictures of many."""
+
+    name: str
+    first_seed: int
+    units_per_layout: int
+    share_without_defects: float
+    learning_rate: float
+
+
+LEARN = Stage("learn", 100_000, 8, 0.1, 0.003)
+REFINE = Stage("refine", 200_000, 4, 0.25, 0.0012)
+
+
+def training_boards(stage: Stage, units: int) -> Iterator[Board]:
+    """Boards for training, most of them square, so that no input is padding."""
     rng = np.random.Generator(np.random.PCG64(1))
-    for layout in range((units + UNITS_PER_LAYOUT - 1) // UNITS_PER_LAYOUT):
-        height_px = 512 if layout % 4 == 0 else 640  # the camera's own format too, with its padding
-        line = BoardLine(TRAINING_SEED + layout, 640, height_px)
-        for unit in range(min(UNITS_PER_LAYOUT, units - layout * UNITS_PER_LAYOUT)):
-            count = 0 if rng.random() < 0.1 else int(rng.integers(_DEFECTS_MIN, _DEFECTS_MAX + 1))
-            yield line.with_defects(unit, count)
+    for number in range(units):
+        layout, unit = divmod(number, stage.units_per_layout)
+        if unit == 0:
+            height_px = 512 if layout % 4 == 0 else 640  # the camera's own format too, with its padding
+            line = BoardLine(stage.first_seed + layout, 640, height_px)
+        is_good = rng.random() < stage.share_without_defects
+        yield line.with_defects(unit, 0 if is_good else int(rng.integers(_DEFECTS_MIN, _DEFECTS_MAX + 1)))
 
 
 def held_out_boards(units_per_layout: int = 10) -> Iterator[Board]:
@@ -60,11 +76,11 @@ def demo_boards(units: int = 200) -> Iterator[Board]:
     return (line.board(unit) for unit in range(1, units + 1))
 
 
-def write_dataset(folder: Path, units: int) -> Path:
+def write_dataset(folder: Path, boards: Iterable[Board]) -> Path:
     """Pictures and labels in Ultralytics' layout; returns the data file."""
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for number, board in enumerate(training_boards(units)):
+    for number, board in enumerate(boards):
         height_px, width_px = board.image.shape[:2]
         cv2.imwrite(str(folder / "images" / (f"{number:05d}.png")), board.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         rows = []
@@ -80,11 +96,20 @@ def write_dataset(folder: Path, units: int) -> Path:
     return data
 
 
-def train(folder: Path, units: int, epochs: int, imgsz_px: int) -> Path:
-    """Train in a folder; returns Ultralytics' TorchScript export (FP32, batch 1, fixed size).
+def train(folder: Path, units: int, epochs: tuple[int, int], imgsz_px: int) -> Path:
+    """Train in a folder, both stages; returns Ultralytics' TorchScript export (FP32, batch 1, fixed size)."""
+    learnt = fit_weights(folder, LEARN, units, epochs[0], imgsz_px)
+    refined = fit_weights(folder, REFINE, units, epochs[1], imgsz_px, start=learnt)
+    from ultralytics.models import YOLO
 
-    A folder with a checkpoint of an interrupted training is taken up after its last whole epoch, with the
-    settings it was started with.
+    return Path(YOLO(str(refined)).export(format="torchscript", imgsz=imgsz_px, device="cpu"))
+
+
+def fit_weights(folder: Path, stage: Stage, units: int, epochs: int, imgsz_px: int, *,
+                start: Path | None = None) -> Path:
+    """Train one stage, from nothing or from weights; returns the last weights.
+
+    A stage that was interrupted is taken up after its last whole epoch, with the settings it was started with.
     """
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -100,18 +125,23 @@ def train(folder: Path, units: int, epochs: int, imgsz_px: int) -> Path:
         def final_eval(self) -> None:
             pass
 
-    weights = folder / "run" / "weights" / "last.pt"
+    weights, done = folder / stage.name / "weights" / "last.pt", folder / stage.name / "done"
+    if done.exists():
+        return weights
     resumes = weights.exists()
-    data = folder / "data" / "data.yaml" if resumes else write_dataset(folder / "data", units)
-    model = YOLO(str(weights if resumes else Path(__file__).with_name("model.yaml")), task="detect")
+    data = folder / f"{stage.name}-data" / "data.yaml"
+    if not resumes:
+        write_dataset(data.parent, training_boards(stage, units))
+    model = YOLO(str(weights if resumes else start or Path(__file__).with_name("model.yaml")), task="detect")
     # Ultralytics leaves one core idle, which is half of a small machine.
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
     model.train(trainer=Trainer, resume=resumes, data=str(data), epochs=epochs, imgsz=imgsz_px, batch=16, nbs=16,
                 device="cpu", workers=0, cache="ram", seed=0, deterministic=True, amp=False, val=False, plots=False,
-                pretrained=False, project=str(folder), name="run", exist_ok=True, optimizer="AdamW", lr0=0.003,
+                project=str(folder), name=stage.name, exist_ok=True, optimizer="AdamW", lr0=stage.learning_rate,
                 lrf=0.01, cos_lr=True, warmup_epochs=1.0, weight_decay=0.0005, mosaic=0.0, fliplr=0.5, flipud=0.5,
                 scale=0.1, translate=0.05, hsv_h=0.015, hsv_s=0.3, hsv_v=0.2, close_mosaic=0)
-    return Path(YOLO(str(weights)).export(format="torchscript", imgsz=imgsz_px, device="cpu"))
+    done.touch()
+    return weights
 
 
 def report(model: Path, threshold: float) -> dict[str, dict[str, object]]:
@@ -128,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, help="train, and write the TorchScript model here")
     what.add_argument("--score", type=Path, help="score an existing model, without training")
-    parser.add_argument("--units", type=int, default=1440, help="pictures to train on")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--units", type=int, default=1440, help="pictures to train on, in each stage")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(14, 6), help="of the two stages")
     parser.add_argument("--imgsz", type=int, default=416, help="side of the model's square input in pixels")
     parser.add_argument("--threshold", type=float, default=OPERATING_THRESHOLD)
     parser.add_argument("--work", type=Path, help="folder for pictures and checkpoints; kept, and taken up again")
@@ -138,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is not None:
         folder = Path(options.work or tempfile.mkdtemp(prefix="defectd-train-"))
         try:
-            rewrite(train(folder.resolve(), options.units, options.epochs, options.imgsz), options.out)
+            rewrite(train(folder.resolve(), options.units, tuple(options.epochs), options.imgsz), options.out)
         finally:
             if options.work is None:
                 shutil.rmtree(folder, ignore_errors=True)

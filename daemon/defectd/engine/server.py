@@ -7,8 +7,8 @@ from typing import Any
 
 from defectd.inspection.events import Model, WarmupReport
 from defectd.inspection.frame import Frame
-from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
-from defectd.workers.protocol import Infer, Inferred, Record, Refused
+from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
+from defectd.workers.protocol import Infer, Inferred, Refused
 from defectd.workers.ring import FrameRing
 
 
@@ -67,20 +67,24 @@ class EngineServer:
         self._pending = self._request
         return True
 
-    def receive(self) -> list[Record | Died]:
+    def receive(self) -> list[News]:
         """What the worker has to say; an answer to the pending request makes it free again."""
-        news = self.worker.receive()
+        return self._settle(self.worker.receive())
+
+    def tick(self, now_ns: int) -> list[News]:
+        """See Worker.tick."""
+        return self._settle(self.worker.tick(now_ns))
+
+    def _settle(self, news: list[News]) -> list[News]:
+        """A worker that answers what it was not asked is replaced at once."""
+        settled: list[News] = []
         for record in news:
-            if isinstance(record, (Inferred, Refused)) and record.request == self._pending:
+            if isinstance(record, (Inferred, Refused)):
+                if record.request != self._pending:
+                    return [*settled, *self._settle(self.worker.kill("protocol"))]
                 self._pending = None
                 self.worker.replied()
             elif isinstance(record, Died):
                 self._pending = None
-        return news
-
-    def tick(self, now_ns: int) -> Died | None:
-        """See Worker.tick."""
-        died = self.worker.tick(now_ns)
-        if died is not None:
-            self._pending = None
-        return died
+            settled.append(record)
+        return settled

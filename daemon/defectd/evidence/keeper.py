@@ -8,13 +8,14 @@ from typing import Sequence
 
 from defectd.camera.feed import SlotLease
 from defectd.inspection.events import Defect, Image
-from defectd.workers.process import Died, Worker, WorkerLimits, WorkerSpec
-from defectd.workers.protocol import Kind, Note, Record
+from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
+from defectd.workers.protocol import Kind, Note
 from defectd.workers.ring import FrameRing
 
 _JOBS_AT_ONCE = 4  # each holds a slot of a ring that cameras need, too
 _JOB_LIMIT_S = 20.0
 _NICE = 10
+_BOXES_DRAWN, _LABEL_CHARS = 100, 40  # a record has its bounds; the event has all defects in full
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,7 @@ class EvidenceKeeper:
         self.worker = Worker(
             WorkerSpec("evidence", "defectd.evidence.worker", lambda: configuration, rings, limits, nice=_NICE)
         )
-        self.skipped = 0
         self._jobs: dict[str, SlotLease] = {}
-
-    @property
-    def idle(self) -> bool:
-        """No picture is being written."""
-        return not self._jobs
 
     def keep(self, inspection_id: str, day: str, lease: SlotLease, defects: Sequence[Defect]) -> bool:
         """Write the frame of *lease*, with and without boxes, under *day*; False if there is no room for it."""
@@ -71,36 +66,44 @@ class EvidenceKeeper:
             "slot": frame.slot,
             "width_px": frame.width_px,
             "height_px": frame.height_px,
-            "boxes": [[*defect.bbox_px, f"{defect.code} {defect.confidence:.2f}"] for defect in defects],
+            "boxes": [[*d.bbox_px, f"{d.code[:_LABEL_CHARS]} {d.confidence:.2f}"] for d in defects[:_BOXES_DRAWN]],
         }
         if len(self._jobs) >= _JOBS_AT_ONCE or not self.worker.ready or not self.worker.send(Note(Kind.KEEP, job)):
-            self.skipped += 1
             return False
         lease.hold()
         self._jobs[inspection_id] = lease
         return True
 
-    def receive(self) -> list[Record | Died | Kept]:
+    def receive(self) -> list[News | Kept]:
         """What became of the pictures."""
-        news: list[Record | Died | Kept] = []
-        for record in self.worker.receive():
-            if isinstance(record, Note) and record.kind is Kind.KEPT:
-                news.append(self._kept(record))
-            else:
-                news.append(record)
-                news.extend(self._abandon() if isinstance(record, Died) else ())
-        return news
+        return self._settle(self.worker.receive())
 
-    def tick(self, now_ns: int) -> list[Died | Kept]:
+    def tick(self, now_ns: int) -> list[News | Kept]:
         """See Worker.tick."""
-        died = self.worker.tick(now_ns)
-        return [] if died is None else [died, *self._abandon()]
+        return self._settle(self.worker.tick(now_ns))
 
-    def _kept(self, note: Note) -> Kept:
-        inspection_id = note.body["id"]
-        self._jobs.pop(inspection_id).release()
-        images = tuple(Image(**image) for image in note.body["images"])
-        return Kept(inspection_id, images, note.body["trouble"])
+    def _settle(self, news: list[News]) -> list[News | Kept]:
+        settled: list[News | Kept] = []
+        for record in news:
+            if isinstance(record, Note) and record.kind is Kind.KEPT:
+                kept = self._kept(record)
+                if kept is None:
+                    return [*settled, *self._settle(self.worker.kill("protocol"))]
+                settled.append(kept)
+            else:
+                settled.append(record)
+                settled.extend(self._abandon() if isinstance(record, Died) else ())
+        return settled
+
+    def _kept(self, note: Note) -> Kept | None:
+        """None if the note makes no sense."""
+        try:
+            images = tuple(Image(**image) for image in note.body["images"])
+            lease = self._jobs.pop(note.body["id"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        lease.release()
+        return Kept(note.body["id"], images, str(note.body.get("trouble", "")))
 
     def _abandon(self) -> list[Kept]:
         """The worker is dead: its units go without pictures."""

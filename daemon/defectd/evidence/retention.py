@@ -10,6 +10,8 @@ from typing import Sequence
 
 log = logging.getLogger(__name__)
 
+_CLOCK_WAS_SET_S = 1_704_067_200.0  # 2024; a Jetson without its battery begins in 1970
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -23,14 +25,16 @@ class Stored:
 def expired(stored: Sequence[Stored], max_bytes: int, max_age_s: float, now_s: float) -> list[Stored]:
     """Those that must go so that the rest is at most *max_bytes* and none is older than *max_age_s*.
 
-    A picture from the future (the clock was wrong when it was written) is not old.
+    A picture from the future, or from before there was this program, has no age: the clock was wrong when it was
+    written. Only the size bounds those.
     """
     oldest_first = sorted(stored, key=lambda picture: (picture.modified_s, picture.path))
     total = sum(picture.bytes for picture in oldest_first)
     gone: list[Stored] = []
     for picture in oldest_first:
-        if total <= max_bytes and now_s - picture.modified_s <= max_age_s:
-            break
+        is_old = picture.modified_s > _CLOCK_WAS_SET_S and now_s - picture.modified_s > max_age_s
+        if total <= max_bytes and not is_old:
+            continue
         gone.append(picture)
         total -= picture.bytes
     return gone

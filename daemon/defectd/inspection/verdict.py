@@ -33,7 +33,8 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
     defects: list[Defect] = []
     needs_review = False
     for rule in recipe.rules:
-        candidates = counted & (detections.class_ids == names.index(rule.class_name)) & (areas >= rule.min_area_px)
+        class_ids = [class_id for class_id, name in enumerate(names) if name == rule.class_name]
+        candidates = counted & np.isin(detections.class_ids, class_ids) & (areas >= rule.min_area_px)
         found = np.flatnonzero(candidates & (detections.scores >= rule.min_confidence))
         if len(found) > rule.allowed_count:
             defects.extend(_defect(detections, int(index), rule) for index in found)

@@ -109,6 +109,9 @@ def detections_of(candidates: Floats, head: Head, class_count: int, thresholds: 
     class_ids = ranked[5].astype(np.int32)
     if len(class_ids) and not (class_ids.min() >= 0 and class_ids.max() < class_count):
         raise MalformedOutput(f"a class id outside 0..{class_count - 1}: {class_ids.min()}..{class_ids.max()}")
+    if len(ranked[4]) and ranked[4, 0] > 1.001:  # the best; rounding of fp16 is forgiven
+        raise MalformedOutput(f"a score of {ranked[4, 0]:.3f}, expected 0..1: is a sigmoid missing from the export?")
+    ranked[4] = np.minimum(ranked[4], 1.0)
     if head is Head.END_TO_END:
         xyxy, kept = ranked[:4].T, np.arange(ranked.shape[1])[: thresholds.max_detections]
     else:

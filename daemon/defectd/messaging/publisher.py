@@ -78,7 +78,8 @@ class Publisher:
         self._waker, self._wake = socket.socketpair()
         self._waker.setblocking(False)
         self._wake.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="mqtt")
+        # A daemon thread: a TLS handshake cannot be interrupted, and what is not sent by the end is on disk.
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self.connected = False
         self.last_progress_ns = monotonic_ns()
 
@@ -117,9 +118,9 @@ class Publisher:
         self._closing.set()
         self._interrupt()
         if self._thread.ident is not None:
-            self._thread.join(drain_s + FAREWELL_S + 10.0)  # it may be in the middle of connecting
+            self._thread.join(drain_s + FAREWELL_S)
         if self._thread.is_alive():
-            log.error("the publisher does not end")
+            log.warning("the publisher is still connecting; what it has not sent is on disk")
             return
         self._waker.close()
         self._wake.close()

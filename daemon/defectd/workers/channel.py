@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 
@@ -53,7 +54,7 @@ class Channel:
 
     def _read(self) -> bytes | None:
         try:
-            data = self._socket.recv(MAX_RECORD_BYTES)
+            data = self._receive()
         except BlockingIOError:
             return None
         except OSError as error:
@@ -61,6 +62,18 @@ class Channel:
         if not data:
             raise ChannelClosed("end of file")
         return data
+
+    def _receive(self) -> bytes:
+        """A peer that died with our records unread resets the connection, once; what it had said follows after that."""
+        try:
+            return self._socket.recv(MAX_RECORD_BYTES)
+        except ConnectionResetError:
+            return self._socket.recv(MAX_RECORD_BYTES)
+
+    def finish(self) -> None:
+        """Say no more: the other side reads end of file. What it says can still be read."""
+        with contextlib.suppress(OSError):  # it has gone already
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close our end; the other side reads end of file."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 from defectd.systemd import log_handler
@@ -37,7 +39,11 @@ def run_worker(work: Callable[[Channel, dict[str, Any], list[FrameRing]], None])
     """
     channel_fd, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the daemon decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole terminal or service; the daemon decides
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        # The service may be protected from the OOM killer; a leaking worker should go before anything else does.
+        Path("/proc/self/oom_score_adj").write_text("0")
     channel = Channel(socket.socket(fileno=channel_fd))
     try:
         configuration = _await_configuration(channel)
@@ -51,7 +57,7 @@ def run_worker(work: Callable[[Channel, dict[str, Any], list[FrameRing]], None])
         code = _last_words(channel, "unusable", error, EXIT_UNUSABLE)
     except Broken as error:
         code = _last_words(channel, "broken", error, EXIT_BROKEN)
-    except Exception as error:  # noqa: BLE001 - the outermost guard of the process
+    except Exception as error:  # the outermost guard of the process
         log.exception("worker failed")
         code = _last_words(channel, "crashed", error, 1)
     # Not sys.exit: finalisers of a broken CUDA context or of a camera driver may hang for ever.

@@ -11,13 +11,16 @@ import struct
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import IntEnum
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, Union, cast, get_args
 
 from defectd.inspection.detections import CUDA_EVENT, MONOTONIC, EngineTimings
+from defectd.inspection.events import ErrorReason
 from defectd.inspection.frame import Frame
 
 MAX_RECORD_BYTES = 64 * 1024
 NO_FRAME_ID = -1
+NO_SLOT = -1
+_REASONS = get_args(ErrorReason)
 
 
 class Kind(IntEnum):
@@ -86,7 +89,7 @@ class Triggered:
     def pack(self) -> bytes:
         """As it goes through the socket."""
         head = self.layout.pack(Kind.TRIGGERED, self.number, self.captured_ns, self.captured_at.timestamp())
-        return head + self.unit_id.encode()
+        return head + self.unit_id.encode(errors="backslashreplace")  # a file's name need not be UTF-8
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,11 @@ class Framed:
 
 @dataclass(frozen=True)
 class Missed:
-    """From the camera: unit *number* will have no pixels. *reason* is a wire ErrorReason, *slot* the grant that
-    was not used (-1 if none)."""
+    """From the camera: unit *number* will have no pixels. *slot* is the grant that was not used, or NO_SLOT."""
 
     number: int
     slot: int
-    reason: str
+    reason: ErrorReason
     detail: str
     layout: ClassVar[struct.Struct] = struct.Struct("<Bqi")
 
@@ -169,10 +171,10 @@ class Inferred:
 
 @dataclass(frozen=True)
 class Refused:
-    """From the engine: no answer for this request. *reason* is a wire ErrorReason."""
+    """From the engine: no answer for this request."""
 
     request: int
-    reason: str
+    reason: ErrorReason
     detail: str
     layout: ClassVar[struct.Struct] = struct.Struct("<Bq")
 
@@ -192,7 +194,7 @@ def unpack(data: bytes) -> Record:
     """The record in one datagram. Raises ProtocolError on anything else."""
     try:
         return _unpack(Kind(data[0]), data)
-    except (ValueError, IndexError, KeyError, struct.error) as error:
+    except (ValueError, IndexError, KeyError, OverflowError, OSError, struct.error) as error:
         raise ProtocolError(f"not a record: {data[:32]!r}: {error}") from error
 
 
@@ -220,9 +222,14 @@ def _unpack(kind: Kind, data: bytes) -> Record:  # noqa: PLR0911 - one return pe
         return Inferred(request, count, started_ns, timings)
     if kind is Kind.REFUSED:
         return Refused(Refused.layout.unpack_from(data)[1], *_reason(data[Refused.layout.size :]))
-    return Note(kind, json.loads(data[1:]))
+    body = json.loads(data[1:])
+    if not isinstance(body, dict):
+        raise ValueError("expected an object")  # noqa: TRY004 - of the other side's making
+    return Note(kind, body)
 
 
-def _reason(tail: bytes) -> tuple[str, str]:
+def _reason(tail: bytes) -> tuple[ErrorReason, str]:
     reason, _, detail = tail.decode(errors="replace").partition("\0")
-    return reason, detail
+    if reason not in _REASONS:
+        raise ValueError(f"unknown reason {reason!r}")
+    return cast(ErrorReason, reason), detail

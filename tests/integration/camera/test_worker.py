@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -22,14 +24,14 @@ class Station:
 
     def __init__(self, feed):
         self.feed, self.units, self.pictures, self.missed, self.faults, self.deaths = feed, {}, {}, {}, [], []
+        self.ended = False
         feed.start()
 
     def run(self, until, timeout_s=20.0):
         due = time.monotonic() + timeout_s
         while not until(self):
             assert time.monotonic() < due, f"units {sorted(self.units)}, missed {self.missed}, deaths {self.deaths}"
-            died = self.feed.tick(monotonic_ns())
-            for news in [*self.feed.receive(), *([died] if died else [])]:
+            for news in [*self.feed.receive(), *self.feed.tick(monotonic_ns())]:
                 self.take(news)
             self.feed.grant(units_in_flight=0)
             time.sleep(0.002)
@@ -48,6 +50,8 @@ class Station:
             self.missed[news.number] = news.reason
         elif isinstance(news, Died):
             self.deaths.append(news)
+        elif isinstance(news, Note) and news.kind is Kind.ENDED:
+            self.ended = True
         elif isinstance(news, Note) and news.kind is Kind.FAULT:
             self.faults.append((news.body["code"], news.body["state"]))
 
@@ -57,7 +61,7 @@ def station():
     stations = []
 
     def station(kind, first=1, next_trigger=None, stall_s=5.0, max_pixels=640 * 480, **source):
-        source = {"frozen_after": None, **source}
+        source = {"name": "top", "frozen_after": None, **source}
         plan = CameraPlan(
             name="top",
             kind=kind,
@@ -89,7 +93,7 @@ def folder(tmp_path):
 
 
 def ended(station):
-    return station.feed.ended
+    return station.ended
 
 
 def test_a_folder_gives_each_picture_once_in_the_order_of_names(station, folder):
@@ -124,11 +128,40 @@ def test_a_worker_that_blocks_is_killed_and_the_next_one_goes_on(station, folder
     assert sorted(seen.units) == [1, 2, 3, 4, 5, 6] and seen.deaths[0].reason == "silent"
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n and no more", b"hello"])
+def png_header(side_px):
+    """A PNG that announces a picture of absurd size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side_px, side_px, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n and no more", b"hello", png_header(60_000)])
 def test_a_file_that_is_no_picture_is_a_missed_unit_and_the_next_one_comes(station, folder, content):
     (folder / "unit2.png").write_bytes(content)
     seen = station("replay", path=str(folder), rate_hz=200, loop=False).run(ended)
     assert seen.missed == {3: "frame_undecodable"} and sorted(seen.pictures) == [1, 2, 4, 5, 6]
+
+
+def test_half_a_jpeg_is_no_picture(station, folder):
+    noise = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    (folder / "unit2.png").unlink()
+    (folder / "unit2.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "unit3.png").unlink()
+    (folder / "unit3.jpg").write_bytes(data + b"\0" * 100)
+    seen = station("replay", path=str(folder), rate_hz=200, loop=False).run(ended)
+    assert seen.missed == {3: "frame_undecodable"} and 4 in seen.pictures
+
+
+def test_a_file_whose_name_is_not_utf8_is_a_unit_like_any_other(station, folder):
+    os.rename(folder / "unit2.png", os.fsencode(str(folder)) + b"/unit2-\xff.png")
+    seen = station("replay", path=str(folder), rate_hz=200, loop=False).run(ended)
+    assert seen.units[3].unit_id == "unit2-\\udcff" and sorted(seen.pictures) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loop_that_is_entered_late_goes_on_at_the_right_picture(station, folder):
+    seen = station("replay", path=str(folder), rate_hz=200, loop=True, first=1, next_trigger=9)
+    seen.run(lambda s: 16 in s.pictures)
+    assert [seen.units[number].unit_id for number in (9, 12, 13)] == ["unit2", "unit5", "unit0"]
 
 
 def test_pictures_may_have_different_sizes(station, folder):
@@ -179,6 +212,7 @@ def test_a_video_can_loop_and_be_entered_in_the_middle(station, video):
 def test_opencv_reads_a_file_to_its_end(station, video):
     seen = station("opencv", source=str(video), width_px=None, height_px=None, rate_hz=50)
     seen.run(ended)
+    assert seen.units[2].unit_id == "top-00000002"
     assert [seen.units[number].captured_ns > 0 for number in range(1, 6)] == [True] * 5
     assert seen.pictures[1].shape == (48, 64, 3)
 

@@ -46,8 +46,7 @@ def drive(worker, until, timeout_s=20.0):
     """Hear and tick as the loop does, until `until(news)` is true of something; return that."""
     due = time.monotonic() + timeout_s
     while time.monotonic() < due:
-        died = worker.tick(monotonic_ns())
-        for news in [*worker.receive(), *([died] if died else [])]:
+        for news in [*worker.receive(), *worker.tick(monotonic_ns())]:
             if until(news):
                 return news
         time.sleep(0.01)
@@ -134,7 +133,78 @@ def test_after_a_stop_no_process_is_left(start):
     pid = drive(worker, is_ready).body["pid"]
     worker.stop()
     worker.reap(2.0)
-    assert not alive(pid) and worker.tick(monotonic_ns()) is None
+    assert not alive(pid) and worker.tick(monotonic_ns()) == []
+
+
+def test_what_a_worker_said_before_it_died_is_heard_though_it_left_our_records_unread(start):
+    worker = start("well")
+    pid = drive(worker, is_ready).body["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    worker.send(Note(Kind.KEEP, {"value": 1}))
+    worker.send(Note(Kind.KEEP, {"value": 2}))
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.3)  # it answers both
+    os.kill(pid, signal.SIGSTOP)
+    worker.send(Note(Kind.KEEP, {"value": 3}))  # it never reads this one
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    heard = []
+    due = time.monotonic() + 5
+    while not any(has_died(news) for news in heard) and time.monotonic() < due:
+        heard += [*worker.receive(), *worker.tick(monotonic_ns())]
+    kept = [news.body["value"] for news in heard if isinstance(news, Note) and news.kind is Kind.KEPT]
+    assert kept == [1, 2] and has_died(heard[-1])
+
+
+def test_a_worker_may_be_silent_while_an_answer_is_awaited(start):
+    worker = start("hang_on_request", WorkerLimits(start_s=20, silence_s=0.3, backoff_first_s=0.05))
+    drive(worker, is_ready)
+    asked_s = time.monotonic()
+    worker.send(Note(Kind.KEEP, {"value": 1}), reply_within_s=1.5)
+    assert drive(worker, has_died).reason == "hung"
+    assert time.monotonic() - asked_s >= 1.5
+
+
+def test_a_worker_that_is_told_to_end_can_still_be_heard(start):
+    worker = start("well")
+    pid = drive(worker, is_ready).body["pid"]
+    worker.send(Note(Kind.KEEP, {"value": 9}))
+    worker.stop()
+    heard = []
+    due = time.monotonic() + 5
+    while worker.state is not WorkerState.STOPPED and time.monotonic() < due:
+        heard += worker.receive()
+    assert [news.body for news in heard if isinstance(news, Note)] == [{"value": 9}]
+    worker.reap(2.0)
+    assert not alive(pid) and not worker.exits
+
+
+def test_sigterm_to_the_whole_service_is_for_the_daemon_alone(start):
+    worker = start("well")
+    pid = drive(worker, is_ready).body["pid"]
+    os.kill(pid, signal.SIGTERM)
+    worker.send(Note(Kind.KEEP, {"value": 4}))
+    drive(worker, lambda news: isinstance(news, Note) and news.kind is Kind.KEPT)
+
+
+def test_a_camera_that_is_not_plugged_in_may_start_for_ever_as_long_as_it_says_alive(start):
+    limits = WorkerLimits(start_s=0.6, alive_extends_start=True, backoff_first_s=0.05)
+    worker = start("alive_only", WorkerLimits(start_s=20, alive_extends_start=True))
+    worker.spec = WorkerSpec("test", worker.spec.module, worker.spec.configuration, worker.spec.rings, limits)
+    due = time.monotonic() + 4
+    while time.monotonic() < due:
+        assert not worker.receive() and not worker.tick(monotonic_ns())
+        time.sleep(0.01)
+    assert worker.state is WorkerState.STARTING
+
+
+def test_no_descriptor_is_left_behind_by_a_hundred_deaths(start):
+    worker = start("unusable", WorkerLimits(start_s=20, backoff_first_s=0.001, backoff_longest_s=0.001))
+    drive(worker, has_died)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(15):
+        drive(worker, has_died)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 PARENT = """

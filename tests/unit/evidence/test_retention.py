@@ -8,25 +8,33 @@ from defectd.evidence.retention import Retention, Stored, expired
 DAY_S = 86_400
 
 
+NOW_S = 1_800_000_000
+
+
 def pictures(*ages_and_sizes):
-    return [Stored(Path(f"{index}.jpg"), size, -age) for index, (age, size) in enumerate(ages_and_sizes)]
+    return [Stored(Path(f"{index}.jpg"), size, NOW_S - age) for index, (age, size) in enumerate(ages_and_sizes)]
 
 
 def test_within_both_bounds_nothing_goes():
-    assert expired(pictures((1, 10), (2, 10)), 20, 5, now_s=0) == []
+    assert expired(pictures((1, 10), (2, 10)), 20, 5, now_s=NOW_S) == []
 
 
 def test_over_the_size_the_oldest_go_first_and_no_more_than_needed():
-    gone = expired(pictures((3, 10), (1, 10), (2, 10)), 15, 100, now_s=0)
+    gone = expired(pictures((3, 10), (1, 10), (2, 10)), 15, 100, now_s=NOW_S)
     assert [picture.path.name for picture in gone] == ["0.jpg", "2.jpg"]
 
 
 def test_what_is_too_old_goes_even_if_there_is_room():
-    assert [p.path.name for p in expired(pictures((9, 1), (1, 1)), 100, 5, now_s=0)] == ["0.jpg"]
+    assert [p.path.name for p in expired(pictures((9, 1), (1, 1)), 100, 5, now_s=NOW_S)] == ["0.jpg"]
 
 
 def test_a_picture_from_the_future_is_not_old():
-    assert expired(pictures((-100, 1)), 100, 5, now_s=0) == []
+    assert expired(pictures((-100, 1)), 100, 5, now_s=NOW_S) == []
+
+
+def test_a_picture_from_1970_has_no_age_but_counts_for_the_size():
+    assert expired(pictures((NOW_S - 60, 1)), 100, 5, now_s=NOW_S) == []
+    assert len(expired(pictures((NOW_S - 60, 101)), 100, 5, now_s=NOW_S)) == 1
 
 
 def test_a_sweep_deletes_files_and_empty_days_and_leaves_the_rest(tmp_path):
@@ -34,8 +42,8 @@ def test_a_sweep_deletes_files_and_empty_days_and_leaves_the_rest(tmp_path):
         (tmp_path / day).mkdir()
         picture = tmp_path / day / "a.jpg"
         picture.write_bytes(b"x" * 10)
-        os.utime(picture, (100 * DAY_S - age_days * DAY_S,) * 2)
-    Retention(tmp_path, max_bytes=1000, max_age_s=30 * DAY_S).sweep(100 * DAY_S)
+        os.utime(picture, (NOW_S - age_days * DAY_S,) * 2)
+    Retention(tmp_path, max_bytes=1000, max_age_s=30 * DAY_S).sweep(NOW_S)
     assert [path.name for path in tmp_path.iterdir()] == ["2026-02-08"]
 
 
