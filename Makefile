@@ -28,6 +28,9 @@ $(VENV)/.ready: pyproject.toml Makefile
 demo: setup  ## inspect a simulated line of 240 boards a minute (UNITS=40 stops by itself; MQTT_HOST= uses your broker)
 	$(BIN)/defectd demo $(if $(UNITS),--units $(UNITS))
 
+demo-scores: setup  ## what the demo's model reaches on boards that it never saw
+	$(BIN)/python -m defectd.demo.train --score daemon/defectd/demo/boards.torchscript
+
 test: setup mosquitto  ## the tests (Mosquitto is installed with apt where that is allowed)
 	$(BIN)/python -m pytest
 
@@ -74,4 +77,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo test test-pythons test-gpu prove prove-loop bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu prove prove-loop bench mosquitto lint types layers format docs package clean
