@@ -1,4 +1,4 @@
-"""Scores a detection model on boards whose defects are known: torch for the model, the daemon's own decoding."""
+"""Scores a detection model on boards whose defects are known, with the daemon's own decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """precision and recall: at `threshold`, IoU >= 0.5, same class. map50 and map50_95: over all thresholds."""
+    """precision, recall: at `threshold`, IoU >= 0.5, same class; map50, map50_95: over all thresholds."""
 
     units: int
     defects: int
@@ -67,26 +67,43 @@ def score(model_path: Path, boards: Iterable[Board], threshold: float) -> Scores
         parts.append(_Found(seen.scores, true, seen.class_ids, np.full(len(seen), number, np.int32)))
         truth.extend(defect.class_id for defect in board.defects)
         defective.append(bool(board.defects))
-    found = _Found(*(np.concatenate([getattr(part, name) for part in parts])
-                     for name in ("scores", "true", "class_ids", "unit")))
+    found = _Found(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("scores", "true", "class_ids", "unit")
+        )
+    )
     return _summary(found, np.array(truth, np.int32), np.array(defective, bool), threshold)
 
 
-def _summary(found: _Found, truth: npt.NDArray[np.int32], defective: npt.NDArray[np.bool_],
-             threshold: float) -> Scores:
-    precisions = [_average_precision(found, kind, int((truth == kind).sum()))
-                  for kind in range(len(CLASS_NAMES)) if (truth == kind).any()]
+def _summary(
+    found: _Found, truth: npt.NDArray[np.int32], defective: npt.NDArray[np.bool_], threshold: float
+) -> Scores:
+    precisions = [
+        _average_precision(found, kind, int((truth == kind).sum()))
+        for kind in range(len(CLASS_NAMES))
+        if (truth == kind).any()
+    ]
     kept = found.scores >= threshold
     hits = kept & found.true[:, 0]
     reported = np.zeros(len(defective), bool)
     reported[found.unit[kept]] = True
     precision, recall = _at(found, len(truth), threshold)
     return Scores(
-        len(defective), len(truth), threshold, precision, recall,
-        float(np.mean([p[0] for p in precisions])), float(np.mean([p.mean() for p in precisions])),
+        len(defective),
+        len(truth),
+        threshold,
+        precision,
+        recall,
+        float(np.mean([p[0] for p in precisions])),
+        float(np.mean([p.mean() for p in precisions])),
         int((reported != defective).sum()),
-        {name: round(float((hits & (found.class_ids == kind)).sum() / max(int((truth == kind).sum()), 1)), 4)
-         for kind, name in enumerate(CLASS_NAMES)},
+        {
+            name: round(
+                float((hits & (found.class_ids == kind)).sum() / max(int((truth == kind).sum()), 1)), 4
+            )
+            for kind, name in enumerate(CLASS_NAMES)
+        },
         {f"{t:.2f}": _at(found, len(truth), t) for t in np.arange(0.2, 0.65, 0.05).tolist()},
     )
 
@@ -117,7 +134,7 @@ def _letterboxed(image: npt.NDArray[np.uint8], place: Letterbox) -> torch.Tensor
     """A BGR picture as (1, 3, H, W) RGB float32 in 0..1."""
     small = cv2.resize(image, place.resized_hw[::-1], interpolation=cv2.INTER_LINEAR)
     canvas = np.full((*place.input_hw, 3), PADDING_VALUE, np.uint8)
-    canvas[place.pad_top:, place.pad_left:][: place.resized_hw[0], : place.resized_hw[1]] = small
+    canvas[place.pad_top :, place.pad_left :][: place.resized_hw[0], : place.resized_hw[1]] = small
     planes = np.ascontiguousarray(canvas[:, :, ::-1].transpose(2, 0, 1), np.float32) / np.float32(255)
     return torch.from_numpy(planes[None])
 

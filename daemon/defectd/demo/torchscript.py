@@ -13,7 +13,7 @@ _DESCRIPTION = "defectd demo model, trained on simulated boards"
 
 
 def rewrite(source: Path, target: Path) -> None:
-    """Copy a TorchScript file without its *.debug_pkl members (source lines and absolute paths of the exporter).
+    """Copy a TorchScript file without its *.debug_pkl members (source lines and paths of the exporter).
 
     Raises ValueError if the copy does not give exactly the same output.
     """
@@ -24,7 +24,8 @@ def rewrite(source: Path, target: Path) -> None:
     for name in names:
         # The writer makes these itself, and refuses them from others.
         if name in ("version", "byteorder", ".data/version", ".format_version", ".storage_alignment") or (
-                name.startswith(".data/")):
+            name.startswith(".data/")
+        ):
             continue
         data = reader.get_record(name)
         if name.endswith("extra/config.txt"):
@@ -44,7 +45,10 @@ def config(model: Path) -> dict[str, Any]:
 
 def load(model: Path, extra: dict[str, str] | None = None) -> Any:
     """A TorchScript module on the CPU, ready to run; fills the extra files that are asked for by name."""
-    return torch.jit.load(str(model), map_location="cpu", _extra_files=extra).eval()  # type: ignore[no-untyped-call]
+    module = torch.jit.load(  # type: ignore[no-untyped-call]
+        str(model), map_location="cpu", _extra_files=extra
+    )
+    return module.eval()
 
 
 def _anonymous(data: bytes) -> bytes:

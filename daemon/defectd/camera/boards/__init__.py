@@ -1,4 +1,4 @@
-"""The simulated line's boards: plausible pictures of a production run of circuit boards, with known defects."""
+"""The simulated line's boards: pictures of a production run of circuit boards, with known defects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Draws a layout as the masks that a board house would plot: copper, openings, holes, print.
 
-Copper is drawn FINE times finer than the image, so that a defect can be cut into it with a clean, smooth edge.
+Copper is drawn FINE times finer than the image, so that a defect can be cut into it with a smooth edge.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class _Pen:
 
     def disc(self, at: Point, radius: float, value: int = 255) -> None:
         centre = (self._fixed(at[0]), self._fixed(at[1]))
-        cv2.circle(self.mask, centre, round(radius * self.fine * (1 << _SHIFT)), value, -1, cv2.LINE_8, _SHIFT)
+        cv2.circle(
+            self.mask, centre, round(radius * self.fine * (1 << _SHIFT)), value, -1, cv2.LINE_8, _SHIFT
+        )
 
     def line(self, points: Sequence[Point], width: float, value: int = 255) -> None:
         fixed = np.array([[self._fixed(x), self._fixed(y)] for x, y in points], np.int32)
@@ -63,8 +65,12 @@ class _Pen:
     def slab(self, at: Point, width: float, height: float, corner: float) -> None:
         """A rectangle with round corners."""
         half_w, half_h = width / 2 - corner, height / 2 - corner
-        inner = [(at[0] - half_w, at[1] - half_h), (at[0] + half_w, at[1] - half_h),
-                 (at[0] + half_w, at[1] + half_h), (at[0] - half_w, at[1] + half_h)]
+        inner = [
+            (at[0] - half_w, at[1] - half_h),
+            (at[0] + half_w, at[1] - half_h),
+            (at[0] + half_w, at[1] + half_h),
+            (at[0] - half_w, at[1] + half_h),
+        ]
         self.polygon(inner)
         self.line(inner + inner[:1], 2 * corner)
         for point in inner:
@@ -89,8 +95,17 @@ def draw(layout: Layout, rng: np.random.Generator) -> Artwork:
     _, nets = cv2.connectedComponents((coarse > 96).astype(np.uint8), connectivity=8)
     hidden = np.maximum(np.maximum(opening, hole), np.maximum(ink, via))
     blocked = np.maximum(cv2.dilate(hidden, _disc(5)), 255 - cv2.erode(board, _disc(21)))
-    return Artwork(copper, board, opening, hole, barrel, via, ink, np.asarray(nets, np.int32),
-                   np.asarray(blocked, np.uint8))
+    return Artwork(
+        copper,
+        board,
+        opening,
+        hole,
+        barrel,
+        via,
+        ink,
+        np.asarray(nets, np.int32),
+        np.asarray(blocked, np.uint8),
+    )
 
 
 def _disc(size: int) -> Mask:
@@ -134,14 +149,18 @@ def _planes(layout: Layout, signals: Mask) -> Mask:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(clear, connectivity=4)
     keep = np.zeros(count, np.uint8)
     keep[1:][stats[1:, cv2.CC_STAT_AREA] > _ISLAND_MIN_PX * FINE * FINE // 4] = 255
-    return np.asarray(cv2.resize(keep[labels], signals.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(
+        cv2.resize(keep[labels], signals.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8
+    )
 
 
 def _etch(copper: Mask, rng: np.random.Generator) -> Mask:
     """Round the corners a little and roughen the edges, as etching does."""
     height, width = copper.shape
     grain = rng.standard_normal((height // 8 + 1, width // 8 + 1)).astype(np.float32) * 26 + 127
-    rough = cv2.resize(np.clip(grain, 40, 215).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    rough = cv2.resize(
+        np.clip(grain, 40, 215).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     soft = cv2.GaussianBlur(copper, (0, 0), 0.7 * FINE)
     return np.where(soft > rough, 255, 0).astype(np.uint8)
 

@@ -72,18 +72,26 @@ def make_cut(class_id: int, site: Site, rng: np.random.Generator) -> Cut:
     half = site.width / 2
     if class_id == OPEN:
         length = 7.0 + 5.0 * chance[0]
-        polygon = _band((centre - normal * (half + 2), centre + normal * (half + 2)), along, (length, length), rng)
+        polygon = _band(
+            (centre - normal * (half + 2), centre + normal * (half + 2)), along, (length, length), rng
+        )
     elif class_id == SHORT:
         width = 6.5 + 5.0 * chance[0]
-        polygon = _band((centre + normal * (half - 2), centre + normal * (half + site.gap + 2)), along,
-                        (width, width * (0.8 + 0.5 * chance[1])), rng)
+        polygon = _band(
+            (centre + normal * (half - 2), centre + normal * (half + site.gap + 2)),
+            along,
+            (width, width * (0.8 + 0.5 * chance[1])),
+            rng,
+        )
     elif class_id == MOUSEBITE:
         depth = min(site.width * (0.52 + 0.14 * chance[0]), 7.0)
         polygon = _blob(centre + normal * half, along * (4.5 + 2.0 * chance[1]), normal * depth, rng)
     elif class_id == SPUR:
         reach = 7.5 + 3.0 * chance[0]
         polygon = _blob(centre + normal * half, along * (3.6 + 1.8 * chance[1]), normal * reach, rng)
-        sunk = np.maximum(-(polygon - centre) @ normal, 0.0)  # below the trace's middle: would come out behind it
+        sunk = np.maximum(
+            -(polygon - centre) @ normal, 0.0
+        )  # below the trace's middle: would come out behind it
         polygon = polygon + sunk[:, None] * normal
     else:
         room = min(site.width, 8.0 if class_id == COPPER else 5.6)
@@ -96,8 +104,10 @@ def make_cut(class_id: int, site: Site, rng: np.random.Generator) -> Cut:
     return Cut(class_id, polygon, class_id in (SHORT, SPUR, COPPER))
 
 
-def apply_cut(cut: Cut, copper_fine: Mask, origin: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """Change the copper in place; copper_fine is a part of the board whose top left is at origin (canvas pixels).
+def apply_cut(
+    cut: Cut, copper_fine: Mask, origin: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """Change the copper in place; copper_fine is a part of the board with its top left at origin (canvas px).
 
     Returns the changed area's x0, y0, x1, y1 in canvas pixels, None if nothing changed.
     """
@@ -109,12 +119,20 @@ def apply_cut(cut: Cut, copper_fine: Mask, origin: tuple[int, int]) -> tuple[flo
         return None
     copper_fine[changed] = 255 if cut.adds_copper else 0
     columns, rows = np.flatnonzero(changed.any(axis=0)), np.flatnonzero(changed.any(axis=1))
-    return (origin[0] + float(columns[0]) / FINE, origin[1] + float(rows[0]) / FINE,
-            origin[0] + float(columns[-1] + 1) / FINE, origin[1] + float(rows[-1] + 1) / FINE)
+    return (
+        origin[0] + float(columns[0]) / FINE,
+        origin[1] + float(rows[0]) / FINE,
+        origin[0] + float(columns[-1] + 1) / FINE,
+        origin[1] + float(rows[-1] + 1) / FINE,
+    )
 
 
-def _add_sites_on_segment(segment: tuple[Point, Point, float], nets: npt.NDArray[np.int32],
-                          blocked: npt.NDArray[np.int32], sites: dict[int, list[Site]]) -> None:
+def _add_sites_on_segment(
+    segment: tuple[Point, Point, float],
+    nets: npt.NDArray[np.int32],
+    blocked: npt.NDArray[np.int32],
+    sites: dict[int, list[Site]],
+) -> None:
     """Places along one straight piece of trace, given by its ends and its width."""
     start, end, width = segment
     ax, ay = end[0] - start[0], end[1] - start[1]
@@ -140,16 +158,20 @@ def _add_sites_on_segment(segment: tuple[Point, Point, float], nets: npt.NDArray
             if gap >= 3:
                 sites[MOUSEBITE].append(site)
             middle = width / 2 + gap / 2
-            if 4 <= gap <= 15 and neighbour not in (0, own) and _is_free(
-                    blocked, x + normal[0] * middle, y + normal[1] * middle, _BOX_FREE_PX):
+            if (
+                4 <= gap <= 15
+                and neighbour not in (0, own)
+                and _is_free(blocked, x + normal[0] * middle, y + normal[1] * middle, _BOX_FREE_PX)
+            ):
                 sites[SHORT].append(site)
             tip = (x + normal[0] * (width / 2 + 9), y + normal[1] * (width / 2 + 9))
             if gap >= 15 and _is_free(blocked, tip[0], tip[1], _BOX_FREE_PX) and _only(nets, tip, own, 8):
                 sites[SPUR].append(site)
 
 
-def _look(nets: npt.NDArray[np.int32], x: float, y: float, normal: tuple[float, float],
-          start_px: float) -> tuple[float, int]:
+def _look(
+    nets: npt.NDArray[np.int32], x: float, y: float, normal: tuple[float, float], start_px: float
+) -> tuple[float, int]:
     """Pixels of laminate from a trace's edge along the normal, and the net number met there (0: none)."""
     height, width = nets.shape
     for step in range(_LOOK_PX):
@@ -165,7 +187,7 @@ def _look(nets: npt.NDArray[np.int32], x: float, y: float, normal: tuple[float, 
 def _only(nets: npt.NDArray[np.int32], at: tuple[float, float], own: int, reach: int) -> bool:
     """Whether no copper but the site's own lies in a square around a point."""
     x, y = int(at[0]), int(at[1])
-    part = nets[max(y - reach, 0):y + reach + 1, max(x - reach, 0):x + reach + 1]
+    part = nets[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
     return bool(((part == 0) | (part == own)).all())
 
 
@@ -176,8 +198,12 @@ def _is_free(blocked: npt.NDArray[np.int32], x: float, y: float, reach: int) -> 
     return int(blocked[y1, x1]) - int(blocked[y0, x1]) - int(blocked[y1, x0]) + int(blocked[y0, x0]) == 0
 
 
-def _open_places(distance: npt.NDArray[np.float32], least_px: float, blocked: npt.NDArray[np.int32],
-                 rng: np.random.Generator) -> list[Site]:
+def _open_places(
+    distance: npt.NDArray[np.float32],
+    least_px: float,
+    blocked: npt.NDArray[np.int32],
+    rng: np.random.Generator,
+) -> list[Site]:
     """Points of a wide enough area, with the radius that fits there."""
     rows, columns = np.nonzero(distance >= least_px)
     places = []
@@ -196,8 +222,9 @@ def _thin(found: list[Site], rng: np.random.Generator) -> list[Site]:
     return [found[int(i)] for i in picks]
 
 
-def _band(ends: tuple[Floats, Floats], along: Floats, widths: tuple[float, float],
-          rng: np.random.Generator) -> Floats:
+def _band(
+    ends: tuple[Floats, Floats], along: Floats, widths: tuple[float, float], rng: np.random.Generator
+) -> Floats:
     """A ragged strip from one end to the other, this wide along the trace at each end."""
     (start, end), (width, end_width) = ends, widths
     steps = np.linspace(0.0, 1.0, 7)[:, None]
@@ -212,4 +239,6 @@ def _blob(centre: Floats, axis_a: Floats, axis_b: Floats, rng: np.random.Generat
     """A lumpy ellipse with the given half axes."""
     angle = np.linspace(0.0, 6.2832, 28, endpoint=False)
     radius = 1.0 + sum(0.16 / k * np.cos(k * angle + 6.2832 * rng.random()) for k in (2, 3, 5))
-    return np.asarray(centre + np.outer(radius * np.cos(angle), axis_a) + np.outer(radius * np.sin(angle), axis_b))
+    return np.asarray(
+        centre + np.outer(radius * np.cos(angle), axis_a) + np.outer(radius * np.sin(angle), axis_b)
+    )

@@ -1,4 +1,4 @@
-"""A simulated production line: the same board again and again, each unit a little different, some defective."""
+"""A simulated production line: the same board again and again, no two units alike, some defective."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from defectd.camera.boards.appearance import REACH_PX, Exposure, Finish, Image, Lamp, Window
 from defectd.camera.boards.artwork import FINE, draw
 from defectd.camera.boards.defects import BOX_GROWN_PX, CLASS_NAMES, Cut, apply_cut, find_sites, make_cut
-from defectd.camera.boards.layout import Designer
+from defectd.camera.boards.designer import Designer
 
 SIDE_MIN_PX = 192
 _LAYOUT, _EXPOSURE, _DEFECTS = range(3)  # separate random streams, so that one never shifts another
@@ -41,7 +41,9 @@ class BoardLine:
     SIDE_MIN_PX or a rate outside 0..1.
     """
 
-    def __init__(self, seed: int, width_px: int = 640, height_px: int = 512, defect_rate: float = 0.45) -> None:
+    def __init__(
+        self, seed: int, width_px: int = 640, height_px: int = 512, defect_rate: float = 0.45
+    ) -> None:
         if min(width_px, height_px) < SIDE_MIN_PX:
             raise ValueError(f"a board needs at least {SIDE_MIN_PX} x {SIDE_MIN_PX} pixels")
         if not 0.0 <= defect_rate <= 1.0:
@@ -59,7 +61,7 @@ class BoardLine:
         self._canvas = self._finish.whole(self._copper_fine)
 
     def board(self, unit_number: int) -> Board:
-        """The unit's picture and its true defects; the same for the same number, whatever was asked before."""
+        """The unit's picture and its true defects; always the same for the same number."""
         rng = self._stream(_DEFECTS, unit_number)
         chance = rng.random(2)
         count = 1 + int(chance[1] * 3) if chance[0] < self._defect_rate else 0
@@ -89,10 +91,12 @@ class BoardLine:
         return Board(unit_number, self._lamp.expose(canvas, exposure), tuple(defects))
 
     def _stream(self, purpose: int, unit_number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, purpose, unit_number))))
+        return np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence((self._seed, purpose, unit_number)))
+        )
 
     def _window(self, cut: Cut) -> Window:
-        """What of the canvas a cut can touch and what paint needs around it; whole pixels inside the canvas."""
+        """What of the canvas a cut can touch and what paint needs around it, within the canvas."""
         around = 2 * REACH_PX + 1  # what the cut changes, then what the painter cannot see whole
         low = np.floor(cut.polygon.min(axis=0)).astype(int) - around
         high = np.ceil(cut.polygon.max(axis=0)).astype(int) + around
@@ -102,11 +106,11 @@ class BoardLine:
     def _cut_and_paint(self, cut: Cut, window: Window, canvas: Image) -> Area | None:
         """Paint a cut into the canvas; returns the changed area in canvas pixels, None if nothing changed."""
         x0, y0, x1, y1 = window
-        patch = self._copper_fine[y0 * FINE:y1 * FINE, x0 * FINE:x1 * FINE].copy()
+        patch = self._copper_fine[y0 * FINE : y1 * FINE, x0 * FINE : x1 * FINE].copy()
         area = apply_cut(cut, patch, (x0, y0))
         if area is not None:
             r = REACH_PX
-            canvas[y0 + r:y1 - r, x0 + r:x1 - r] = self._finish.paint(patch, window)[r:-r, r:-r]
+            canvas[y0 + r : y1 - r, x0 + r : x1 - r] = self._finish.paint(patch, window)[r:-r, r:-r]
         return area
 
     def _seen_at(self, area: Area, exposure: Exposure) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""Routes traces over a board's grid: A* in eight directions, which is how a layout tool's first pass looks."""
+"""Routes traces over a board's grid: A* in eight directions, like a layout tool's first pass."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Grid:
 def route(grid: Grid, start: Cell, goal: Cell, nets: tuple[int, int]) -> list[Cell] | None:
     """The cheapest path from start to goal over free cells and cells of the two nets, or None.
 
-    A diagonal step also needs the two cells it squeezes between, so that parallel diagonals keep their distance.
+    A diagonal step also needs the two cells it squeezes between, so that parallel diagonals keep apart.
     """
     rows, columns = grid.rows, grid.columns
     usable = ((grid.owner == FREE) | (grid.owner == nets[0]) | (grid.owner == nets[1])).tolist()
