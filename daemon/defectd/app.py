@@ -258,9 +258,7 @@ def _birth(
         defectd=__version__,
         epoch=outbox.epoch,
         next_seq=outbox.next_seq(),
-        schemas={
-            f"evt/{message.stream}": message.model_fields["schema_"].default for message in events.STORED_EVENTS
-        },
+        schemas={f"evt/{message.stream}": message.model_fields["schema_"].default for message in events.STORED_EVENTS},
         settings_sha256=identity.settings_sha256,
         recipe=identity.recipe,
         classes=[

@@ -78,9 +78,7 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
         return None if path is None else folder / path.expanduser()
 
     mqtt = settings.mqtt
-    tls = mqtt.tls.model_copy(
-        update={key: resolved(getattr(mqtt.tls, key)) for key in ("ca", "cert", "key")}
-    )
+    tls = mqtt.tls.model_copy(update={key: resolved(getattr(mqtt.tls, key)) for key in ("ca", "cert", "key")})
     cameras = [_resolve_camera(camera, folder) for camera in settings.camera]
     return settings.model_copy(
         update={

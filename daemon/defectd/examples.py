@@ -34,9 +34,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         error_detail=None,
         simulated=False,
         frame=events.FrameInfo(camera="top", trigger=48310, frame_id=48310, width_px=1920, height_px=1200),
-        timing_ms=events.TimingMs(
-            queue=0.2, preprocess=1.1, inference=8.9, postprocess=0.4, capture_to_verdict=31.4
-        ),
+        timing_ms=events.TimingMs(queue=0.2, preprocess=1.1, inference=8.9, postprocess=0.4, capture_to_verdict=31.4),
         inference_clock="cuda_event",
         defects=[
             events.Defect(
@@ -84,9 +82,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         boot_id=_BOOT,
         ts=_NOON,
         faults=[
-            events.ActiveFault(
-                component="camera/top", code="camera_lost", detail="/dev/video0: no frame", since=_NOON
-            )
+            events.ActiveFault(component="camera/top", code="camera_lost", detail="/dev/video0: no frame", since=_NOON)
         ],
     ),
     events.Birth: events.Birth(

@@ -129,9 +129,7 @@ class OpencvSettings(CameraCommon):
     rate_hz: float | None = Field(default=None, gt=0)
 
 
-CameraSettings = Annotated[
-    Union[ReplaySettings, SimulatedSettings, OpencvSettings], Field(discriminator="kind")
-]
+CameraSettings = Annotated[Union[ReplaySettings, SimulatedSettings, OpencvSettings], Field(discriminator="kind")]
 
 
 class DefectSettings(Section):

@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("torch", reason="needs torch: make setup")
 pytest.importorskip("cv2", reason="needs OpenCV: make setup")
 
-from support.audit import read_outbox  # noqa: E402
-from support.brokers import free_port  # noqa: E402
-from support.coded_pictures import misjudged, write_pictures  # noqa: E402
-from support.models import save  # noqa: E402
-from support.station import (  # noqa: E402
+from support.audit import read_outbox
+from support.brokers import free_port
+from support.coded_pictures import misjudged, write_pictures
+from support.models import save
+from support.station import (
     DaemonProcess,
     defectd,
     environment,
@@ -196,9 +196,8 @@ def test_a_stuck_loop_gets_no_watchdog_sign(start, settings):
 
 def run(settings, tmp_path, command="run"):
     config = write_config(tmp_path, settings)
-    return subprocess.run(
-        defectd(command, "--config", config), env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
+    line = defectd(command, "--config", config)
+    return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_cuda_where_there_is_none_refuses_to_start_and_says_what_was_found(settings, tmp_path):

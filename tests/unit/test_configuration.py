@@ -78,7 +78,9 @@ def test_a_password_is_never_shown(load, monkeypatch):
 
 
 def test_the_password_in_an_rtsp_address_is_never_shown(load):
-    text = GOOD.replace('kind = "replay"\npath = "images"', 'kind = "opencv"\nsource = "rtsp://admin:S3cret@10.0.0.9/1"')
+    text = GOOD.replace(
+        'kind = "replay"\npath = "images"', 'kind = "opencv"\nsource = "rtsp://admin:S3cret@10.0.0.9/1"'
+    )
     assert "S3cret" not in str(load(text).masked()) and "rtsp://admin:" in str(load(text).masked())
     (told,) = problems(load, text.replace("[model]", "[model]\nthreads = 0"))
     assert "S3cret" not in told

@@ -66,9 +66,7 @@ class CameraFeed:
         self._origin_ns = 0  # when the first unit of this run came; a line keeps its rhythm over its workers
         self._log_level = log_level
         limits = WorkerLimits(alive_extends_start=True, silence_s=plan.stall_s, backoff_longest_s=10.0)
-        spec = WorkerSpec(
-            f"camera/{plan.name}", "defectd.camera.worker", self._configuration, (self.ring,), limits
-        )
+        spec = WorkerSpec(f"camera/{plan.name}", "defectd.camera.worker", self._configuration, (self.ring,), limits)
         self.worker = Worker(spec)
 
     @property

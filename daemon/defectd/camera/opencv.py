@@ -93,5 +93,3 @@ def _open(source: int | str) -> Any:
         ]
         return cv2.VideoCapture(source, cv2.CAP_FFMPEG, timeouts)
     return cv2.VideoCapture(source)
-
-

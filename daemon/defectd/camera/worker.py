@@ -209,17 +209,13 @@ def open_source(camera: dict[str, Any], number: int) -> Source:
     if kind == "replay":
         from defectd.camera.replay import ReplaySource  # noqa: PLC0415 - a worker loads one kind only
 
-        return ReplaySource(
-            Path(camera["path"]), camera["rate_hz"], camera["loop"], camera["first_trigger"], number
-        )
+        return ReplaySource(Path(camera["path"]), camera["rate_hz"], camera["loop"], camera["first_trigger"], number)
     if kind == "simulated":
         from defectd.camera.boards import BoardLine  # noqa: PLC0415
         from defectd.camera.simulated import SimulatedSource  # noqa: PLC0415
 
         line = BoardLine(camera["seed"], camera["width_px"], camera["height_px"], camera["defect_rate"])
-        return SimulatedSource(
-            line, camera["rate_hz"], camera["units"], camera["first_trigger"], camera["origin_ns"]
-        )
+        return SimulatedSource(line, camera["rate_hz"], camera["units"], camera["first_trigger"], camera["origin_ns"])
     from defectd.camera.opencv import OpencvSource  # noqa: PLC0415
 
     return OpencvSource(
@@ -229,5 +225,3 @@ def open_source(camera: dict[str, Any], number: int) -> Source:
 
 if __name__ == "__main__":
     run_worker(work)
-
-

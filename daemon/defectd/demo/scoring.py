@@ -68,17 +68,12 @@ def score(model_path: Path, boards: Iterable[Board], threshold: float) -> Scores
         truth.extend(defect.class_id for defect in board.defects)
         defective.append(bool(board.defects))
     found = _Found(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("scores", "true", "class_ids", "unit")
-        )
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "true", "class_ids", "unit"))
     )
     return _summary(found, np.array(truth, np.int32), np.array(defective, bool), threshold)
 
 
-def _summary(
-    found: _Found, truth: npt.NDArray[np.int32], defective: npt.NDArray[np.bool_], threshold: float
-) -> Scores:
+def _summary(found: _Found, truth: npt.NDArray[np.int32], defective: npt.NDArray[np.bool_], threshold: float) -> Scores:
     precisions = [
         _average_precision(found, kind, int((truth == kind).sum()))
         for kind in range(len(CLASS_NAMES))
@@ -99,9 +94,7 @@ def _summary(
         float(np.mean([p.mean() for p in precisions])),
         int((reported != defective).sum()),
         {
-            name: round(
-                float((hits & (found.class_ids == kind)).sum() / max(int((truth == kind).sum()), 1)), 4
-            )
+            name: round(float((hits & (found.class_ids == kind)).sum() / max(int((truth == kind).sum()), 1)), 4)
             for kind, name in enumerate(CLASS_NAMES)
         },
         {f"{t:.2f}": _at(found, len(truth), t) for t in np.arange(0.2, 0.65, 0.05).tolist()},

@@ -82,9 +82,7 @@ def write_dataset(folder: Path, boards: Iterable[Board]) -> Path:
         (folder / part).mkdir(parents=True, exist_ok=True)
     for number, board in enumerate(boards):
         height_px, width_px = board.image.shape[:2]
-        cv2.imwrite(
-            str(folder / "images" / (f"{number:05d}.png")), board.image, [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        )
+        cv2.imwrite(str(folder / "images" / (f"{number:05d}.png")), board.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         rows = []
         for defect in board.defects:
             x, y, w, h = defect.xywh_px
@@ -94,9 +92,7 @@ def write_dataset(folder: Path, boards: Iterable[Board]) -> Path:
     (folder / "val.txt").write_text("./images/00000.png\n")  # Ultralytics wants one; nothing is judged by it
     data = folder / "data.yaml"
     data.write_text(
-        json.dumps(
-            {"path": str(folder), "train": "images", "val": "val.txt", "names": dict(enumerate(CLASS_NAMES))}
-        )
+        json.dumps({"path": str(folder), "train": "images", "val": "val.txt", "names": dict(enumerate(CLASS_NAMES))})
     )  # JSON is YAML
     return data
 
@@ -122,7 +118,7 @@ def fit_weights(
     from ultralytics.models import YOLO
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    class Trainer(DetectionTrainer):
+    class Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
         """Judges nothing while it trains: the last weights are taken, and scored after export."""
 
         def validate(self) -> tuple[dict[str, float], float]:
@@ -198,9 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, nargs=2, default=(14, 6), help="of the two stages")
     parser.add_argument("--imgsz", type=int, default=416, help="side of the model's square input in pixels")
     parser.add_argument("--threshold", type=float, default=OPERATING_THRESHOLD)
-    parser.add_argument(
-        "--work", type=Path, help="folder for pictures and checkpoints; kept, and taken up again"
-    )
+    parser.add_argument("--work", type=Path, help="folder for pictures and checkpoints; kept, and taken up again")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     if options.out is not None:

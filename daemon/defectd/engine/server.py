@@ -34,9 +34,7 @@ class EngineServer:
         self._pending: int | None = None
         limits = WorkerLimits(start_s=plan.start_timeout_s)
         configuration = {"log_level": log_level, "engine": plan.configuration}
-        self.worker = Worker(
-            WorkerSpec("engine", "defectd.engine.worker", lambda: configuration, rings, limits)
-        )
+        self.worker = Worker(WorkerSpec("engine", "defectd.engine.worker", lambda: configuration, rings, limits))
 
     @property
     def free(self) -> bool:
@@ -59,9 +57,7 @@ class EngineServer:
     def infer(self, ring: int, frame: Frame) -> bool:
         """Ask for the detections in *frame*; False if there is no engine after all."""
         self._request += 1
-        request = Infer(
-            self._request, ring, frame.slot, frame.generation, frame.width_px, frame.height_px
-        )
+        request = Infer(self._request, ring, frame.slot, frame.generation, frame.width_px, frame.height_px)
         if not self.worker.send(request, reply_within_s=self.plan.hang_s):
             return False
         self._pending = self._request

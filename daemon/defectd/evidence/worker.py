@@ -62,9 +62,7 @@ def keep(
             (directory / job["day"]).mkdir(exist_ok=True)
             write_durably(directory / name, data)
             retention.added(len(data))
-            images.append(
-                {"role": role, "path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            )
+            images.append({"role": role, "path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     except OSError as error:
         trouble = f"{directory}: {error.strerror}"
         log.warning("no evidence for %s: %s", job["id"], trouble)

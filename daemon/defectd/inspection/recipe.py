@@ -59,9 +59,7 @@ class Recipe:
     @property
     def lowest_confidence(self) -> float:
         """Below this no detection matters; the engine need not report it."""
-        return min(
-            rule.min_confidence if rule.review_from is None else rule.review_from for rule in self.rules
-        )
+        return min(rule.min_confidence if rule.review_from is None else rule.review_from for rule in self.rules)
 
     def unknown_classes(self, names: tuple[str, ...]) -> list[str]:
         """Classes of the recipe that a model with *names* cannot see."""

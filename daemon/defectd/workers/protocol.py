@@ -104,9 +104,7 @@ class Framed:
         """As it goes through the socket."""
         f = self.frame
         frame_id = NO_FRAME_ID if f.frame_id is None else f.frame_id
-        return self.layout.pack(
-            Kind.FRAMED, self.number, f.slot, f.generation, f.width_px, f.height_px, frame_id
-        )
+        return self.layout.pack(Kind.FRAMED, self.number, f.slot, f.generation, f.width_px, f.height_px, frame_id)
 
 
 @dataclass(frozen=True)

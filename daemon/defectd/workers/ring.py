@@ -101,9 +101,7 @@ class FrameRing:
     def read_detections(self, slot: int, count: int) -> Detections:
         """A copy of the *count* boxes that the engine left in the slot."""
         floats, integers = self._boxes(slot)
-        return Detections(
-            floats[:count, :4].copy(), floats[:count, 4].copy(), integers[:count, 5].copy()
-        )
+        return Detections(floats[:count, :4].copy(), floats[:count, 4].copy(), integers[:count, 5].copy())
 
     def close(self) -> None:
         """Close the descriptor; the mapping goes when its last view does."""

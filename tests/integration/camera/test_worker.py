@@ -250,4 +250,4 @@ def test_a_line_without_a_free_slot_says_overrun_for_each_unit(station):
     seen = station("simulated", **{**LINE, "units": 6})
     seen.feed.grant = lambda units_in_flight: None
     seen.run(ended)
-    assert seen.missed == {number: "camera_overrun" for number in range(1, 7)}
+    assert seen.missed == dict.fromkeys(range(1, 7), "camera_overrun")

@@ -89,9 +89,7 @@ def test_a_defect_changes_the_pixels_in_its_box_and_none_outside(boards: list[Bo
             part = difference[y : y + height, x : x + width]
             assert (part > 30).sum() >= 8, defect
             part[:] = 0
-        assert difference.max() <= 4, (
-            board.unit_number
-        )  # nothing else moved: same light, same noise, same pose
+        assert difference.max() <= 4, board.unit_number  # nothing else moved: same light, same noise, same pose
 
 
 def test_boxes_follow_the_shift_and_the_tilt_of_the_unit(boards: list[Board]) -> None:

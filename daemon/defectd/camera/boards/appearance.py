@@ -49,16 +49,12 @@ class Finish:
         self._laminate = _bgr(laminate, rng)
         self._copper = _bgr(copper, rng)
         metal = np.array(_FINISHES[int(rng.integers(0, len(_FINISHES)))], np.float32)
-        self._metal = np.asarray(
-            metal * np.float32(0.94 + 0.12 * rng.random(3).mean()), np.float32
-        )  # no tint
+        self._metal = np.asarray(metal * np.float32(0.94 + 0.12 * rng.random(3).mean()), np.float32)  # no tint
         height, width = artwork.board.shape
         self._weave = _weave(height, width) + _cloud(height, width, 6, 1.2, rng)
         self._stain = _cloud(height, width, 24, 3.0, rng) + _cloud(height, width, 3, 2.0, rng)
         belt = _cloud(height, width, 2, 3.0, rng)
-        self._belt = np.asarray(
-            belt + 8 * np.sin(np.arange(width, dtype=np.float32) / 9.0)[None, :], np.float32
-        )
+        self._belt = np.asarray(belt + 8 * np.sin(np.arange(width, dtype=np.float32) / 9.0)[None, :], np.float32)
 
     def whole(self, copper_fine: Mask) -> Image:
         height, width = self._artwork.board.shape
@@ -77,9 +73,7 @@ class Finish:
         # The mask lies over the copper's edge as a slope: bright where it faces the lamp, dark behind.
         relief = cv2.filter2D(smooth, -1, _SLOPE)
         image = _mix(self._laminate, self._copper, smooth * 0.25 + copper * 0.75)
-        image += (relief * 26 + self._weave[cut] * (1 - copper) + self._stain[cut] * (0.4 + copper))[
-            :, :, None
-        ]
+        image += (relief * 26 + self._weave[cut] * (1 - copper) + self._stain[cut] * (0.4 + copper))[:, :, None]
         dimple = _unit(art.via[cut])
         image *= (1 - 0.55 * dimple)[:, :, None]
 
@@ -149,9 +143,7 @@ class Lamp:
         x, y = exposure.light_at
         image = cv2.multiply(image, self._light[y : y + height, x : x + width], scale=exposure.gain / 128)
         x, y = exposure.noise_at
-        return np.asarray(
-            cv2.add(image, self._noise[y : y + height, x : x + width], dtype=cv2.CV_8U), np.uint8
-        )
+        return np.asarray(cv2.add(image, self._noise[y : y + height, x : x + width], dtype=cv2.CV_8U), np.uint8)
 
 
 _SLOPE = np.array([[1, 1, 0], [1, 0, -1], [0, -1, -1]], np.float32)
@@ -184,7 +176,5 @@ def _weave(height: int, width: int) -> Floats:
 
 def _cloud(height: int, width: int, grain_px: int, strength: float, rng: np.random.Generator) -> Floats:
     """Smooth random brightness with patches of about grain_px."""
-    coarse = (
-        rng.standard_normal((height // grain_px + 2, width // grain_px + 2)).astype(np.float32) * strength
-    )
+    coarse = rng.standard_normal((height // grain_px + 2, width // grain_px + 2)).astype(np.float32) * strength
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)

@@ -49,9 +49,7 @@ class _Pen:
 
     def disc(self, at: Point, radius: float, value: int = 255) -> None:
         centre = (self._fixed(at[0]), self._fixed(at[1]))
-        cv2.circle(
-            self.mask, centre, round(radius * self.fine * (1 << _SHIFT)), value, -1, cv2.LINE_8, _SHIFT
-        )
+        cv2.circle(self.mask, centre, round(radius * self.fine * (1 << _SHIFT)), value, -1, cv2.LINE_8, _SHIFT)
 
     def line(self, points: Sequence[Point], width: float, value: int = 255) -> None:
         fixed = np.array([[self._fixed(x), self._fixed(y)] for x, y in points], np.int32)
@@ -149,18 +147,14 @@ def _planes(layout: Layout, signals: Mask) -> Mask:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(clear, connectivity=4)
     keep = np.zeros(count, np.uint8)
     keep[1:][stats[1:, cv2.CC_STAT_AREA] > _ISLAND_MIN_PX * FINE * FINE // 4] = 255
-    return np.asarray(
-        cv2.resize(keep[labels], signals.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8
-    )
+    return np.asarray(cv2.resize(keep[labels], signals.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _etch(copper: Mask, rng: np.random.Generator) -> Mask:
     """Round the corners a little and roughen the edges, as etching does."""
     height, width = copper.shape
     grain = rng.standard_normal((height // 8 + 1, width // 8 + 1)).astype(np.float32) * 26 + 127
-    rough = cv2.resize(
-        np.clip(grain, 40, 215).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    rough = cv2.resize(np.clip(grain, 40, 215).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     soft = cv2.GaussianBlur(copper, (0, 0), 0.7 * FINE)
     return np.where(soft > rough, 255, 0).astype(np.uint8)
 

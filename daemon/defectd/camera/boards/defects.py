@@ -72,9 +72,7 @@ def make_cut(class_id: int, site: Site, rng: np.random.Generator) -> Cut:
     half = site.width / 2
     if class_id == OPEN:
         length = 7.0 + 5.0 * chance[0]
-        polygon = _band(
-            (centre - normal * (half + 2), centre + normal * (half + 2)), along, (length, length), rng
-        )
+        polygon = _band((centre - normal * (half + 2), centre + normal * (half + 2)), along, (length, length), rng)
     elif class_id == SHORT:
         width = 6.5 + 5.0 * chance[0]
         polygon = _band(
@@ -89,9 +87,7 @@ def make_cut(class_id: int, site: Site, rng: np.random.Generator) -> Cut:
     elif class_id == SPUR:
         reach = 7.5 + 3.0 * chance[0]
         polygon = _blob(centre + normal * half, along * (3.6 + 1.8 * chance[1]), normal * reach, rng)
-        sunk = np.maximum(
-            -(polygon - centre) @ normal, 0.0
-        )  # below the trace's middle: would come out behind it
+        sunk = np.maximum(-(polygon - centre) @ normal, 0.0)  # below the trace's middle: would come out behind it
         polygon = polygon + sunk[:, None] * normal
     else:
         room = min(site.width, 8.0 if class_id == COPPER else 5.6)
@@ -104,9 +100,7 @@ def make_cut(class_id: int, site: Site, rng: np.random.Generator) -> Cut:
     return Cut(class_id, polygon, class_id in (SHORT, SPUR, COPPER))
 
 
-def apply_cut(
-    cut: Cut, copper_fine: Mask, origin: tuple[int, int]
-) -> tuple[float, float, float, float] | None:
+def apply_cut(cut: Cut, copper_fine: Mask, origin: tuple[int, int]) -> tuple[float, float, float, float] | None:
     """Change the copper in place; copper_fine is a part of the board with its top left at origin (canvas px).
 
     Returns the changed area's x0, y0, x1, y1 in canvas pixels, None if nothing changed.
@@ -222,9 +216,7 @@ def _thin(found: list[Site], rng: np.random.Generator) -> list[Site]:
     return [found[int(i)] for i in picks]
 
 
-def _band(
-    ends: tuple[Floats, Floats], along: Floats, widths: tuple[float, float], rng: np.random.Generator
-) -> Floats:
+def _band(ends: tuple[Floats, Floats], along: Floats, widths: tuple[float, float], rng: np.random.Generator) -> Floats:
     """A ragged strip from one end to the other, this wide along the trace at each end."""
     (start, end), (width, end_width) = ends, widths
     steps = np.linspace(0.0, 1.0, 7)[:, None]
@@ -239,6 +231,4 @@ def _blob(centre: Floats, axis_a: Floats, axis_b: Floats, rng: np.random.Generat
     """A lumpy ellipse with the given half axes."""
     angle = np.linspace(0.0, 6.2832, 28, endpoint=False)
     radius = 1.0 + sum(0.16 / k * np.cos(k * angle + 6.2832 * rng.random()) for k in (2, 3, 5))
-    return np.asarray(
-        centre + np.outer(radius * np.cos(angle), axis_a) + np.outer(radius * np.sin(angle), axis_b)
-    )
+    return np.asarray(centre + np.outer(radius * np.cos(angle), axis_a) + np.outer(radius * np.sin(angle), axis_b))

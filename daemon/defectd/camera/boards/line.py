@@ -41,9 +41,7 @@ class BoardLine:
     SIDE_MIN_PX or a rate outside 0..1.
     """
 
-    def __init__(
-        self, seed: int, width_px: int = 640, height_px: int = 512, defect_rate: float = 0.45
-    ) -> None:
+    def __init__(self, seed: int, width_px: int = 640, height_px: int = 512, defect_rate: float = 0.45) -> None:
         if min(width_px, height_px) < SIDE_MIN_PX:
             raise ValueError(f"a board needs at least {SIDE_MIN_PX} x {SIDE_MIN_PX} pixels")
         if not 0.0 <= defect_rate <= 1.0:
@@ -91,9 +89,7 @@ class BoardLine:
         return Board(unit_number, self._lamp.expose(canvas, exposure), tuple(defects))
 
     def _stream(self, purpose: int, unit_number: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence((self._seed, purpose, unit_number)))
-        )
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, purpose, unit_number))))
 
     def _window(self, cut: Cut) -> Window:
         """What of the canvas a cut can touch and what paint needs around it, within the canvas."""
