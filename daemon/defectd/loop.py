@@ -75,10 +75,11 @@ class InspectionLoop:
         try:
             while not self._finished():
                 self._wait_for_news()
+                self._refuse_late_units(monotonic_ns())
                 self._on_engine_news(self._engine.receive())
                 self._hear_cameras()
                 self._hear_evidence()
-                self._enforce_time(monotonic_ns())
+                self._replace_stuck_workers(monotonic_ns())
                 self._feed_engine()
                 self._grant_and_store()
                 self.progress_ns = monotonic_ns()
@@ -175,13 +176,17 @@ class InspectionLoop:
         if self._wake_read in readable:
             os.read(self._wake_read, 64)
 
-    def _enforce_time(self, now_ns: int) -> None:
-        """Every unit gets its verdict in time, and every stuck worker its end."""
+    def _refuse_late_units(self, now_ns: int) -> None:
+        """Before the engine is heard: an answer that comes too late must not pass a unit."""
         for line in self._lines:
             for unit in line.undecided():
                 if now_ns >= unit.decide_by_ns:
                     line.decide(unit, self._why_late(unit))
             line.give_up_pictures(now_ns)
+
+    def _replace_stuck_workers(self, now_ns: int) -> None:
+        """After they were heard: if the daemon itself was held up, their signs of life have waited for it."""
+        for line in self._lines:
             self._on_camera_news(line, line.feed.tick(now_ns))
         self._on_engine_news(self._engine.tick(now_ns))
         if self._keeper is not None:
