@@ -180,8 +180,12 @@ def _broker_frozen(setting: Setting) -> str:
         here.broker.freeze()
         here.struck_at_s = time.time()
         time.sleep(away_s)
+        noticed = "has not answered for" in here.daemon.log()
         here.broker.thaw()
         here.finish()
+        here.notes.append(f"silent for {away_s} s, {'noticed' if noticed else 'not noticed'}")
+        if not noticed and not setting.quick:  # it waits 30 s for an answer
+            raise Short("; ".join(here.notes))
         return here.report()
 
 

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.images is not None and not options.images.is_dir():
         parser.error(f"--images: {options.images} is no folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     began_s = time.monotonic()
     peer = Peer(options.peer, options.peer_setup or None) if options.peer else None
     order = Order(

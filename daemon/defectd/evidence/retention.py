@@ -1,16 +1,16 @@
-"""Which pictures must go: the oldest first, by age and by total size."""
+"""Which pictures must go: the oldest first, by age, by total size, and when others need the disk."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
-
-log = logging.getLogger(__name__)
+from typing import Callable, Sequence
 
 _CLOCK_WAS_SET_S = 1_704_067_200.0  # 2024; a Jetson without its battery begins in 1970
+_RESERVE_BYTES = 1_000_000_000
+_RESERVE_SHARE = 20  # of the disk, the twentieth part; what is less
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,25 @@ class Stored:
     path: Path
     bytes: int
     modified_s: float
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The file system of the pictures, which is the outbox's, too."""
+
+    total_bytes: int
+    free_bytes: int
+
+    @classmethod
+    def of(cls, directory: Path) -> Disk:
+        """As it is now."""
+        usage = shutil.disk_usage(str(directory))
+        return cls(usage.total, usage.free)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What pictures leave to events."""
+        return min(self.total_bytes // _RESERVE_SHARE, _RESERVE_BYTES)
 
 
 def expired(stored: Sequence[Stored], max_bytes: int, max_age_s: float, now_s: float) -> list[Stored]:
@@ -43,8 +62,10 @@ def expired(stored: Sequence[Stored], max_bytes: int, max_age_s: float, now_s: f
 class Retention:
     """Keeps *directory* within its bounds. Between two sweeps it counts what was added."""
 
-    def __init__(self, directory: Path, max_bytes: int, max_age_s: float) -> None:
-        self._directory, self._max_bytes, self._max_age_s = directory, max_bytes, max_age_s
+    def __init__(
+        self, directory: Path, max_bytes: int, max_age_s: float, disk: Callable[[Path], Disk] = Disk.of
+    ) -> None:
+        self._directory, self._max_bytes, self._max_age_s, self._disk = directory, max_bytes, max_age_s, disk
         self._bytes = 0
 
     @property
@@ -56,16 +77,29 @@ class Retention:
         """A picture of *size* bytes was written."""
         self._bytes += size
 
+    def has_room(self, now_s: float) -> bool:
+        """True if one more picture leaves the disk its reserve. Older pictures give way for that, if need be."""
+        disk = self._disk(self._directory)
+        if disk.free_bytes >= disk.reserve_bytes:
+            return True
+        self._sweep_to(self._bytes - (disk.reserve_bytes - disk.free_bytes), now_s)
+        disk = self._disk(self._directory)
+        return disk.free_bytes >= disk.reserve_bytes
+
     def sweep(self, now_s: float) -> None:
-        """Delete what must go; leave a tenth of the room free so that the next picture needs no sweep."""
+        """Delete what must go."""
+        self._sweep_to(self._max_bytes, now_s)
+
+    def _sweep_to(self, bound: int, now_s: float) -> None:
+        """At most *bound* bytes; if more are there, a tenth less, so that the next picture needs no sweep."""
         stored = [
             Stored(path, status.st_size, status.st_mtime)
             for path in self._directory.rglob("*.jpg")
             for status in [path.stat()]
         ]
         total = sum(picture.bytes for picture in stored)
-        bound = self._max_bytes if total <= self._max_bytes else self._max_bytes * 9 // 10
-        for picture in expired(stored, bound, self._max_age_s, now_s):
+        room = bound if total <= bound else max(0, bound) * 9 // 10
+        for picture in expired(stored, room, self._max_age_s, now_s):
             with contextlib.suppress(FileNotFoundError):
                 picture.path.unlink()
                 total -= picture.bytes

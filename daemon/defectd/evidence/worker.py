@@ -53,6 +53,8 @@ def keep(
     """Write both pictures of one job; the body of its KEPT note."""
     pixels = rings[job["ring"]].pixels(job["slot"], job["height_px"], job["width_px"])
     images: list[dict[str, Any]] = []
+    if not retention.has_room(time.time()):
+        return {"id": job["id"], "images": images, "trouble": f"{directory}: the disk is full; free some space"}
     trouble = ""
     try:
         pictures = {"raw": pixels, **({"annotated": annotated(pixels, job["boxes"])} if job["boxes"] else {})}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from defectd.evidence.retention import Retention, Stored, expired
+from defectd.evidence.retention import Disk, Retention, Stored, expired
 
 DAY_S = 86_400
 
@@ -54,3 +54,47 @@ def test_between_sweeps_it_counts_what_was_added(tmp_path):
     assert not retention.over_bound
     retention.added(1)
     assert retention.over_bound
+
+
+class SmallDisk:
+    """100 bytes, of which others hold some and the pictures the rest."""
+
+    def __init__(self, others):
+        self.others = others
+
+    def __call__(self, directory):
+        pictures = sum(path.stat().st_size for path in directory.rglob("*.jpg"))
+        return Disk(total_bytes=100, free_bytes=100 - self.others - pictures)
+
+
+def fill(directory, count):
+    (directory / "day").mkdir()
+    for index in range(count):
+        picture = directory / "day" / f"{index}.jpg"
+        picture.write_bytes(b"x" * 10)
+        os.utime(picture, (NOW_S - 100 + index,) * 2)
+
+
+def left(directory):
+    return sorted(path.name for path in directory.rglob("*.jpg"))
+
+
+def test_when_others_need_the_disk_old_pictures_give_way(tmp_path):
+    fill(tmp_path, 5)
+    retention = Retention(tmp_path, max_bytes=1000, max_age_s=DAY_S, disk=SmallDisk(others=48))
+    retention.sweep(NOW_S)
+    assert retention.has_room(NOW_S)
+    assert left(tmp_path) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"], "at least 5 of 100 bytes are free again"
+
+
+def test_a_disk_that_others_have_filled_has_no_room_for_pictures(tmp_path):
+    fill(tmp_path, 1)
+    retention = Retention(tmp_path, max_bytes=1000, max_age_s=DAY_S, disk=SmallDisk(others=96))
+    retention.sweep(NOW_S)
+    assert not retention.has_room(NOW_S) and left(tmp_path) == []
+
+
+def test_with_the_reserve_untouched_nothing_is_swept(tmp_path):
+    fill(tmp_path, 4)
+    retention = Retention(tmp_path, max_bytes=1000, max_age_s=DAY_S, disk=SmallDisk(others=50))
+    assert retention.has_room(NOW_S) and len(left(tmp_path)) == 4
