@@ -26,6 +26,7 @@ _START_EXTENSION_S = 60.0
 _DRAIN_UNITS_S = 3.0
 _DRAIN_MQTT_S = 4.0
 _DRAIN_OUTBOX_S = 2.0
+_AFTER_A_STANDSTILL_S = 0.5  # when the whole machine stood still, all threads are late, and need a moment
 _PROGRESS_LIMITS_S = {"inspect": 5.0, "outbox": 30.0, "mqtt": 90.0}
 """A broker that does not answer, or a disk that is slow, must not get the daemon killed; a stuck thread must."""
 
@@ -148,18 +149,24 @@ class Daemon:
 
     def _feed_watchdog(self) -> bool:
         """Only if every thread has made progress: a stuck one must end in a restart. True if all have."""
+        stuck = self._stuck()
+        if stuck and not self._stop.wait(_AFTER_A_STANDSTILL_S):
+            stuck = self._stuck()
+        if stuck:
+            log.error("no progress in %s", ", ".join(stuck))
+        else:
+            notify("WATCHDOG=1")
+        return not stuck
+
+    def _stuck(self) -> list[str]:
+        """The threads that have made no progress for too long."""
         now_ns = monotonic_ns()
         progress = {
             "inspect": self.loop.progress_ns,
             "outbox": self.outbox.last_progress_ns,
             "mqtt": self.publisher.last_progress_ns,
         }
-        stuck = [name for name, at_ns in progress.items() if now_ns - at_ns > _PROGRESS_LIMITS_S[name] * NS_PER_S]
-        if stuck:
-            log.error("no progress in %s", ", ".join(stuck))
-        else:
-            notify("WATCHDOG=1")
-        return not stuck
+        return [name for name, at_ns in progress.items() if now_ns - at_ns > _PROGRESS_LIMITS_S[name] * NS_PER_S]
 
     def _say(self, detail: str) -> None:
         self.condition.detail = detail

@@ -183,7 +183,11 @@ REFUSALS = (
         "a config with three mistakes: all three at once",
         Refused(
             _three_mistakes,
-            (("mqtt.prot", "1883"), ("camera[1].rate_hz", "-4.0", "greater than 0"), ("deadline_ms", "soon")),
+            (
+                ("mqtt.prot", "unknown key", "expected"),
+                ("camera[1].rate_hz", "-4.0", "greater than 0"),
+                ("deadline_ms", "soon"),
+            ),
         ),
     ),
     Proof(
