@@ -18,9 +18,13 @@ def sync_directory(directory: Path) -> None:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace *path* by *data*; after a power cut the file is the old one or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink()
+        raise
     temporary.replace(path)
     sync_directory(path.parent)

@@ -28,11 +28,16 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
 
     Detections of classes that the recipe does not name, and those that it tolerates, are not defects.
     """
+    if len(detections) == 0:
+        return Judgement("passed")
     counted = _inside_regions(detections, recipe.regions, camera)
+    seen = {names[class_id] for class_id in set(detections.class_ids.tolist()) if 0 <= class_id < len(names)}
     areas = (detections.xyxy[:, 2:] - detections.xyxy[:, :2]).prod(axis=1)
     defects: list[Defect] = []
     needs_review = False
     for rule in recipe.rules:
+        if rule.class_name not in seen:
+            continue
         class_ids = [class_id for class_id, name in enumerate(names) if name == rule.class_name]
         candidates = counted & np.isin(detections.class_ids, class_ids) & (areas >= rule.min_area_px)
         found = np.flatnonzero(candidates & (detections.scores >= rule.min_confidence))

@@ -18,6 +18,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.faults import Faults
 from defectd.inspection.events import STORED_EVENTS, StoredEvent
+from defectd.messaging.ballast import Ballast
 from defectd.messaging.gaps import Reason, Run, rank, verdict_of, victims
 from defectd.messaging.intake import Intake
 from defectd.messaging.ledger import FIRST_SEQ, Ledger, is_corrupt, is_full, open_ledger, set_aside
@@ -61,7 +62,7 @@ class Outbox:
         self._path, self._boot_id, self._station = path, boot_id, station
         self._max_bytes, self._keep_acked_s, self._on_commit = max_bytes, keep_acked_s, on_commit
         self._faults = Faults(lambda *_: None)
-        self._intake = Intake()
+        self._intake, self._ballast = Intake(), Ballast(path.with_suffix(".ballast"))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox")
         self._ledger: Ledger
@@ -91,6 +92,7 @@ class Outbox:
     def start(self) -> None:
         """Open the file, and start the thread. `StateError`, with the remedy, if the place cannot be used."""
         self._open(first_row_id=1)
+        self._ballast.take()
         self._thread.start()
 
     def put(self, event: StoredEvent, positions: Mapping[str, int] | None = None) -> None:
@@ -284,6 +286,15 @@ class Outbox:
         if problem:
             self._faults.note("outbox", "recreated", problem)
 
+    def _write_on_ballast(self, error: sqlite3.Error) -> None:
+        """The end is here and the disk does not take it: the room that was kept for this moment may."""
+        log.warning("%s: %s; the reserve is used for %d events", self._path, error, len(self._held.entries))
+        self._ballast.throw_off()
+        try:
+            self._write()
+        except sqlite3.Error as second:
+            log.error("%s: %s: %d events are lost", self._path, second, len(self._held.entries))  # noqa: TRY400
+
     def _publish_heads(self) -> None:
         self._heads = dict(self._ledger.next_seq)
         self._positions = dict(self._ledger.positions)
@@ -333,11 +344,11 @@ class Outbox:
             self._reader = None
 
     def _end(self) -> None:
+        self._take()
         try:
-            self._take()
             self._write()
-        except sqlite3.Error:
-            log.exception("%d events could not be written", len(self._held.entries))
+        except sqlite3.Error as error:
+            self._write_on_ballast(error)
         with self._read_lock:
             self._close_reader()
             self._ledger.close()
