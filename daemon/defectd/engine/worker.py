@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from typing import Any, Callable
 
 import numpy as np
@@ -23,7 +22,6 @@ from defectd.workers.ring import FrameRing
 log = logging.getLogger(__name__)
 
 _ALIVE_EVERY_S = 0.5
-_SPINS = 10_000  # GNU's default is 300,000
 
 
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
@@ -39,7 +37,6 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
 def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
     """A warm engine, and the body of READY. Raises Unusable, Broken."""
     model = VerifiedModel.read(order)
-    _bound_spinning()
     try:
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
@@ -65,17 +62,6 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
     }
     log.info("engine ready: %s", ready)
     return engine, ready
-
-
-def _bound_spinning() -> None:
-    """On a CPU, let torch's threads wait for each other only briefly before they sleep. Before torch is imported.
-
-    They meet after each layer. When other work leaves them one core, the one that spins keeps the other from it for
-    its whole time slice, layer after layer: forwards of 20 ms then take a second. With this bound they took 60 to
-    300 ms, and 20 ms on two free cores as before (torch 2.13, GNU OpenMP, 2 x86_64 cores).
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:  # who sets it, decides
-        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 
 
 def _warm_up(
