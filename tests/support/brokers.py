@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,7 @@ def find_nats() -> str | None:
     return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
-class BrokerProcess:
+class BrokerProcess(ABC):
     """A broker that can be killed, frozen, and started again on the same port with the same state."""
 
     def __init__(self, directory: Path) -> None:
@@ -52,9 +53,9 @@ class BrokerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
         """The command line, its configuration written."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start, and wait until it accepts connections."""

@@ -244,7 +244,7 @@ class ClassCode(WireModel):
 
 
 class Birth(WireModel):
-    """Retained; what this station is and speaks. Sent on every connection and when the engine changes."""
+    """Retained; what this station is and speaks. Sent on every connection, and whenever faults or the engine change."""
 
     schema_: Literal["defectd.birth/1.0"] = Field(default="defectd.birth/1.0", alias="schema")
     station: str

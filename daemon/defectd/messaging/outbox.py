@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
@@ -22,7 +21,7 @@ from defectd.messaging.ballast import Ballast
 from defectd.messaging.gaps import Reason, Run, rank, verdict_of, victims
 from defectd.messaging.intake import Intake
 from defectd.messaging.ledger import FIRST_SEQ, Ledger, is_corrupt, is_full, open_ledger, set_aside
-from defectd.messaging.rows import Batch, Entry, Reader, StoredRow
+from defectd.messaging.rows import Batch, Entry, OutboxDepth, Reader, StoredRow
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +30,6 @@ PURGE_EVERY_NS = 10 * NS_PER_S
 MAX_HELD_EVENTS = 20_000  # in memory, while the disk does not take them
 MAX_HELD_BYTES = 32 << 20
 _EVENT_TYPES = {event_type.stream: event_type for event_type in STORED_EVENTS}
-
-
-@dataclass(frozen=True)
-class OutboxDepth:
-    """How full the outbox is. `queued` are in memory, not on disk yet; `dropped` counts since its creation."""
-
-    pending: int
-    oldest_s: float
-    bytes: int
-    dead_letters: int
-    dropped: int
-    queued: int
 
 
 class Outbox:

@@ -98,6 +98,18 @@ class Totals:
     dropped: int = 0
 
 
+@dataclass(frozen=True)
+class OutboxDepth:
+    """How full the outbox is. `queued` are in memory, not on disk yet; `dropped` counts since its creation."""
+
+    pending: int
+    oldest_s: float
+    bytes: int
+    dead_letters: int
+    dropped: int
+    queued: int
+
+
 class Reader:
     """A second connection, for the thread that publishes: it does not wait for commits."""
 
