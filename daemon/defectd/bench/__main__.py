@@ -76,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         "--peer-setup", default=os.environ.get("DEFECTD_PEER_SETUP"), metavar="MODULE",
         help="a module that the peer imports first (default: $DEFECTD_PEER_SETUP)",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
     parser.add_argument("--rate-hz", type=float, default=4.0, help="the pace (default: 4 units/s)")
-    parser.add_argument("--units", type=int, default=40, help="per paced phase (default: 40)")
-    parser.add_argument("--saturated-units", type=int, default=300, help="per saturated phase (default: 300)")
+    parser.add_argument("--units", type=int, default=60, help="per paced phase (default: 60)")
+    parser.add_argument("--saturated-units", type=int, default=200, help="per saturated phase (default: 200)")
     parser.add_argument("--outbox-events", type=int, default=100_000, help="0 leaves the outbox out (default: 100000)")
     parser.add_argument(
         "--directory", type=Path, default=None, help="where state is kept meanwhile (default: a temporary directory)"

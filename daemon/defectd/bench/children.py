@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,8 +54,8 @@ class Child:
 
 @contextlib.contextmanager
 def floor(model: Path) -> Iterator[Child]:
-    """The bare forward, warm."""
-    with _child([sys.executable, "-m", "defectd.bench.floor", str(model)]) as child:
+    """The bare forward, warm. Its threads are bound to cores, as those of `defectd` are."""
+    with _child([sys.executable, "-m", "defectd.bench.floor", str(model)], OMP_PROC_BIND="true") as child:
         yield child
 
 
@@ -68,8 +69,9 @@ def peer(where: Peer, model: Path, images: Path, confidence: float) -> Iterator[
 
 
 @contextlib.contextmanager
-def _child(command: Sequence[str]) -> Iterator[Child]:
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _child(command: Sequence[str], **environment: str) -> Iterator[Child]:
+    pipes = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipes, stdout=pipes, text=True, env={**os.environ, **environment})
     try:
         yield Child(process)
     finally:

@@ -99,11 +99,6 @@ class Findings:
                 _ratios([one.saturated.throughput_hz for one in rounds], floor_hz),
                 SATURATED_LIMIT,
             ),
-            at_least(
-                "the same, keeping pictures of failed units",
-                _ratios([one.keeping.throughput_hz for one in rounds], floor_hz),
-                SATURATED_LIMIT,
-            ),
             at_most("daemon process, peak", [self.peak_mb()["daemon"]], DAEMON_LIMIT_MB, "MB"),
         ]
         peers = [one.peer for one in rounds if one.peer is not None]
@@ -115,15 +110,10 @@ class Findings:
                     "Ultralytics predict / capture to verdict, p50", _ratios(predict_ms, verdict_ms), PEER_PACED_LIMIT
                 )
             ]
-            found[4:4] = [
+            found[3:3] = [
                 at_least(
                     "saturated / Ultralytics stream",
                     _ratios([one.saturated.throughput_hz for one in rounds], stream_hz),
-                    PEER_STREAM_LIMIT,
-                ),
-                at_least(
-                    "the same, keeping pictures of failed units",
-                    _ratios([one.keeping.throughput_hz for one in rounds], stream_hz),
                     PEER_STREAM_LIMIT,
                 ),
             ]

@@ -3,9 +3,10 @@
 A process of its own, `python -m defectd.bench.floor MODEL`, because it imports torch. Requests come as JSON lines on
 stdin, answers leave as JSON lines on stdout:
 
-{"rate_hz": 4, "units": 40}  one call per period, each way in its turn
-{"rate_hz": null, "units": 40}  calls without a pause
+{"units": 40}  so many calls without a pause, each way in its turn
 -> {"as loaded": [ms, ...], "channels-last input": [ms, ...], "channels-last input and weights": [ms, ...]}
+{"units": 1, "way": "as loaded"}  only that way
+-> {"as loaded": [ms, ...]}
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ def main() -> None:
         for module, picture in ways.values():
             for _ in range(_WARM_CALLS):
                 module(picture)
-        print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
+        greeting = {"torch": torch.__version__, "threads": torch.get_num_threads(), "ways": list(ways)}
+        print(json.dumps(greeting), flush=True)
         for line in sys.stdin:
             request = json.loads(line)
             samples_ms = {
-                name: _calls_ms(module, picture, request["units"], request["rate_hz"])
+                name: _calls_ms(module, picture, request["units"])
                 for name, (module, picture) in ways.items()
+                if name == request.get("way", name)
             }
             print(json.dumps(samples_ms), flush=True)
 
@@ -59,12 +62,9 @@ def _load(path: str) -> Ways:
     }
 
 
-def _calls_ms(module: Any, picture: torch.Tensor, units: int, rate_hz: float | None) -> list[float]:
+def _calls_ms(module: Any, picture: torch.Tensor, units: int) -> list[float]:
     samples_ms = []
-    began_s = time.monotonic()
-    for unit in range(units):
-        if rate_hz is not None:
-            time.sleep(max(0.0, began_s + (unit + 1) / rate_hz - time.monotonic()))
+    for _ in range(units):
         started_s = time.perf_counter()
         module(picture)
         samples_ms.append((time.perf_counter() - started_s) * 1e3)

@@ -7,9 +7,11 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Callable
 
@@ -25,6 +27,7 @@ from defectd.models.metadata import read_metadata
 
 Say = Callable[[str], None]
 _DRAWN = 60
+_SETTLE_S = 0.08
 NO_PEER = (
     "absent: name an interpreter that has it with --peer or DEFECTD_PEER_PYTHON "
     "(python3 -m venv /tmp/peer && /tmp/peer/bin/pip install ultralytics)"
@@ -79,29 +82,50 @@ def _say_round(say: Say, number: int, what: str) -> None:
 def _round(
     order: Order, plan: Plan, floor: Child, peer: Child | None, mqtt: RunningBroker, directory: Path, say: Say
 ) -> Round:
-    """One after the other, each alone: while one is measured, the others sleep."""
+    """Machines have fast and slow minutes: what a ratio compares is measured as near to each other as it can be.
+
+    At the pace, the bare forward runs between two units; saturated, before, between and after the phases.
+    """
     pace = f"at {order.paced_hz:g} units/s"
-    floor_paced = floor.ask(rate_hz=order.paced_hz, units=order.paced_units)
-    say(f"bare forward {pace}: p50 {min(map(median, floor_paced.values())):.1f} ms")
-    paced = inspect(plan, mqtt, directory / "paced")
-    say(f"defectd {pace}: p50 {median(paced.column_ms('capture_to_verdict_ms')):.1f} ms")
+    beside = BetweenUnits(floor)
+    paced = inspect(plan, mqtt, directory / "paced", beside.call)
+    floor_ms = min(map(median, beside.samples_ms.values()))
+    say(f"{pace}: bare forward p50 {floor_ms:.1f} ms, defectd {median(paced.column_ms('capture_to_verdict_ms')):.1f}")
     predicted: dict[str, Any] = {}
     if peer is not None:
         predicted = peer.ask(mode="paced", rate_hz=order.paced_hz, units=order.paced_units)
-        say(f"Ultralytics {pace}: p50 {median(predicted['predict_ms']):.1f} ms")
-    floor_saturated = floor.ask(rate_hz=None, units=order.saturated_units)
-    say(f"bare forward loop: {max(map(loop_hz, floor_saturated.values())):.1f}/s")
+        say(f"{pace}: Ultralytics p50 {median(predicted['predict_ms']):.1f} ms")
     full = replace(plan, units=order.saturated_units, rate_hz=SATURATED_HZ)
+    loops = [floor.ask(units=order.saturated_units // 3)]
     saturated = inspect(replace(full, evidence=False), mqtt, directory / "saturated")
-    say(f"defectd saturated: {saturated.throughput_hz:.1f}/s")
+    loops.append(floor.ask(units=order.saturated_units // 3))
+    keeping = inspect(full, mqtt, directory / "keeping")
+    loops.append(floor.ask(units=order.saturated_units // 3))
+    floor_saturated = {way: [sample for loop in loops for sample in loop[way]] for way in loops[0]}
+    say(
+        f"saturated: bare forward {max(map(loop_hz, floor_saturated.values())):.1f}/s, "
+        f"defectd {saturated.throughput_hz:.1f}/s, keeping pictures {keeping.throughput_hz:.1f}/s"
+    )
     peer_round = None
     if peer is not None:
         stream = peer.ask(mode="stream", units=order.saturated_units)
         peer_round = PeerRound(predicted["read_ms"], predicted["predict_ms"], stream["rate_hz"])
-        say(f"Ultralytics stream: {peer_round.stream_hz:.1f}/s")
-    keeping = inspect(full, mqtt, directory / "keeping")
-    say(f"defectd saturated, keeping pictures: {keeping.throughput_hz:.1f}/s")
-    return Round(floor_paced, floor_saturated, paced, saturated, keeping, peer_round)
+        say(f"saturated: Ultralytics {peer_round.stream_hz:.1f}/s")
+    return Round(beside.samples_ms, floor_saturated, paced, saturated, keeping, peer_round)
+
+
+class BetweenUnits:
+    """One bare forward after each unit, each way in its turn: the same pace, the same minute, nobody in its way."""
+
+    def __init__(self, floor: Child) -> None:
+        self._floor, self._ways = floor, cycle(floor.greeting["ways"])
+        self.samples_ms: dict[str, list[float]] = {way: [] for way in floor.greeting["ways"]}
+
+    def call(self) -> None:
+        """Let the unit's events and files settle, then measure."""
+        time.sleep(_SETTLE_S)
+        way = next(self._ways)
+        self.samples_ms[way] += self._floor.ask(units=1, way=way)[way]
 
 
 def _outbox(mqtt: RunningBroker, events: int, directory: Path) -> OutboxFigures:

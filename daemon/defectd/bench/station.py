@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
@@ -64,8 +64,9 @@ class Phase:
         return [float(getattr(timing, name)) for timing in self.timings]
 
 
-def inspect(plan: Plan, broker: RunningBroker, directory: Path) -> Phase:
-    """Run a daemon in *directory* until it has judged so many units. Raises StartupError if it does not."""
+def inspect(plan: Plan, broker: RunningBroker, directory: Path, after_each: Callable[[], None] = lambda: None) -> Phase:
+    """Run a daemon in *directory* until it has judged so many units; *after_each* runs when an event has come, before
+    the next unit if the pace leaves time. Raises StartupError if it does not."""
     directory.mkdir(parents=True)
     config, log = directory / "station.toml", directory / "log"
     config.write_text(station_toml(plan, broker.port, directory / "state"))
@@ -73,7 +74,9 @@ def inspect(plan: Plan, broker: RunningBroker, directory: Path) -> Phase:
         inbox.wait_for(SKIPPED_UNITS, process, log)
         pids = {**workers_of(process.pid), "broker": broker.pid}
         before, first = CoreTime.now(pids), len(inbox.payloads)
-        inbox.wait_for(SKIPPED_UNITS + plan.units, process, log)
+        for count in range(first, SKIPPED_UNITS + plan.units):
+            inbox.wait_for(count + 1, process, log)
+            after_each()
         used, units = CoreTime.now(pids).since(before), len(inbox.payloads) - first
         lasted = {name: pid for name, pid in workers_of(process.pid).items() if pids.get(name) == pid}
         memory = {name: peak_mb(pid) for name, pid in {**lasted, "broker": broker.pid}.items()}

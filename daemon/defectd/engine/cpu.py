@@ -22,9 +22,9 @@ from defectd.inspection.letterbox import fit
 class CpuEngine:
     """Always fp32. Only the network itself runs in torch: before and after it, numpy and OpenCV are faster.
 
-    torch's threads meet after each layer, and while one has no core the others wait, burning theirs: on a machine with
-    other work, set `threads` below the number of cores. GOMP_SPINCOUNT=10000 in the environment bounds that wait; it
-    took a tenth of the time on a busy machine, but 5 to 10 % more on an idle one, so it is not set here.
+    torch's threads meet after each layer. Unless each is bound to a core (OMP_PROC_BIND, set by the worker), the
+    kernel puts two of them on one core now and then, and while other work holds a core, nearly always: then they wait
+    for each other through every layer, for seconds. docs/benchmarks.md has the figures.
     """
 
     runtime = "torchscript-fp32-cpu"

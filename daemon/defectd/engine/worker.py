@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import os
 from typing import Any, Callable
 
 import numpy as np
@@ -37,6 +39,8 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
 def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
     """A warm engine, and the body of READY. Raises Unusable, Broken."""
     model = VerifiedModel.read(order)
+    if order.device == "cpu" or not _cuda_driver_is_here():
+        os.environ.setdefault("OMP_PROC_BIND", "true")  # see CpuEngine; libgomp reads it when torch loads it
     try:
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
@@ -62,6 +66,14 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
     }
     log.info("engine ready: %s", ready)
     return engine, ready
+
+
+def _cuda_driver_is_here() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _warm_up(

@@ -39,7 +39,7 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
         if rule.class_name not in seen:
             continue
         class_ids = [class_id for class_id, name in enumerate(names) if name == rule.class_name]
-        candidates = counted & np.isin(detections.class_ids, class_ids) & (areas >= rule.min_area_px)
+        candidates = counted & np.equal.outer(detections.class_ids, class_ids).any(axis=1) & (areas >= rule.min_area_px)
         found = np.flatnonzero(candidates & (detections.scores >= rule.min_confidence))
         if len(found) > rule.allowed_count:
             defects.extend(_defect(detections, int(index), rule) for index in found)

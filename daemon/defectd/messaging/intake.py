@@ -12,7 +12,7 @@ from defectd.inspection.events import StoredEvent
 from defectd.messaging.gaps import Reason, verdict_of
 
 MAX_WAITING_EVENTS = 20_000  # 140 MB as objects, but only while a single write hangs
-GATHER_NS = 30_000_000  # under load, commits are at least this far apart; a lone event does not wait
+GATHER_NS = 50_000_000  # under load, commits are at least this far apart; a lone event does not wait
 GATHER_EVENTS = 500  # ... unless this many wait
 GATHER_ACKS_NS = 250_000_000  # a lost acknowledgement only means a duplicate: they travel with the events
 

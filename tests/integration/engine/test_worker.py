@@ -86,6 +86,10 @@ def test_it_ends_with_its_channel(brightest: Path) -> None:
         assert process.close() == 0
 
 
+def test_its_thread_keeps_one_core(engine: EngineProcess) -> None:
+    assert len(os.sched_getaffinity(engine.process.pid)) == 1  # of the main thread; libgomp binds all or none
+
+
 def test_a_spot_is_found_where_it_is_and_in_its_colour(engine: EngineProcess) -> None:
     found = detections(engine, spot(64, 96, 16, 40, bgr=(0, 0, 255)))  # red is the first class: BGR became RGB
     assert found.xyxy.tolist() == [[36, 12, 52, 28]]
