@@ -15,9 +15,11 @@ from typing import Any, Mapping
 
 from defectd import __version__
 from defectd.camera.feed import CameraFeed, CameraPlan
+from defectd.chooser import RuntimeChooser
 from defectd.clock import utc_now
 from defectd.daemon import Condition, Daemon
-from defectd.engine.server import EnginePlan, EngineServer
+from defectd.engine.server import EngineServer
+from defectd.engine.serving import Engines, Outcome
 from defectd.errors import ModelError, SettingsError, StateError
 from defectd.evidence.keeper import EvidenceKeeper, EvidencePlan
 from defectd.faults import Faults
@@ -29,7 +31,7 @@ from defectd.messaging.client import Broker, Tls
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
 from defectd.messaging.topics import Topics
-from defectd.models.metadata import ModelMetadata, read_metadata
+from defectd.model_source import ModelPlanner, ServedModel, open_model
 from defectd.settings import CameraSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -39,26 +41,25 @@ _POSITION_BITS = 62  # a position is a signed 64-bit integer
 
 @dataclass(frozen=True)
 class Checked:
-    """Settings that were held against the world: the model is readable and knows the recipe's classes."""
+    """Settings that were held against the world: the model is verified and knows the recipe's classes."""
 
     settings: Settings
-    metadata: ModelMetadata
+    model: ServedModel
 
 
-def check(settings: Settings) -> Checked:
-    """Hold *settings* against the model, the files and the state directory. Raises SettingsError with every
-    problem at once."""
+def check(settings: Settings, *, dev: bool = False) -> Checked:
+    """Hold *settings* against the model, the files and the state directory; with *dev*, programs that nobody signed
+    will do. Raises SettingsError with every problem at once."""
     problems: list[str] = []
-    metadata = None
+    model = None
     try:
-        metadata = read_metadata(settings.model.path)
+        model = open_model(settings, dev=dev)
     except ModelError as error:
         problems.append(f"model.path: {error}")
-    if metadata is not None:
-        unknown = build_recipe(settings).unknown_classes(metadata.names)
+    if model is not None:
+        unknown = build_recipe(settings).unknown_classes(model.names)
         problems += [
-            f"inspection.defect.class_name: the model has no class {name!r}; "
-            f"expected one of {', '.join(metadata.names)}"
+            f"inspection.defect.class_name: the model has no class {name!r}; expected one of {', '.join(model.names)}"
             for name in unknown
         ]
     for index, camera in enumerate(settings.camera, 1):
@@ -70,15 +71,17 @@ def check(settings: Settings) -> Checked:
         _usable_directory(settings.state.directory)
     except StateError as error:
         problems.append(f"state.directory: {error}")
-    if problems or metadata is None:
+    if problems or model is None:
         raise SettingsError(problems)
-    return Checked(settings, metadata)
+    return Checked(settings, model)
 
 
 def build(checked: Checked) -> Daemon:
     """Wire all parts. The outbox is open when this returns. Raises StateError."""
     settings = checked.settings
     _claim(settings.state.directory)
+    planner = ModelPlanner(checked.model, settings, build_recipe(settings))
+    engine_plans = planner.first_plans()
     boot_id, station = str(uuid.uuid4()), settings.station.station
     outbox = Outbox(
         settings.state.directory / "outbox.db",
@@ -99,7 +102,7 @@ def build(checked: Checked) -> Daemon:
         topics_of(settings),
         outbox,
         status=condition.status,
-        birth=lambda: _birth(settings, identity, recipe, outbox, feeds, engine),
+        birth=lambda: _birth(settings, identity, recipe, outbox, feeds, engines),
         last_words=condition.last_words,
         faults=faults,
     )
@@ -111,21 +114,27 @@ def build(checked: Checked) -> Daemon:
         outbox.set_positions(_opening_positions(settings.camera, plans))
         feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
         rings = tuple(feed.ring for feed in feeds)
-        engine = EngineServer(_engine_plan(checked, recipe), rings, settings.log.level)
+        engines = Engines(engine_plans, lambda plan: EngineServer(plan, rings, settings.log.level))
         keeper = EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level)
         loop = InspectionLoop(
             identity,
             recipe,
             feeds,
-            engine,
+            engines,
             keeper if settings.evidence.enabled else None,
             store=outbox.put,
             faults=faults,
             deadline_ms=settings.inspection.deadline_ms,
             on_change=publisher.announce,
+            on_swap=lambda outcome: _tell_swap(outcome, faults),
         )
         undo.pop_all()
-    return Daemon(outbox, publisher, loop, faults, condition)
+        chooser = None
+        if planner.undecided:
+            chooser = RuntimeChooser(planner, engines, str(engine_plans[0].configuration["runtime"]), faults)
+    if checked.model.warning is not None:
+        faults.begin("model", "trust", checked.model.warning)
+    return Daemon(outbox, publisher, loop, faults, condition, chooser)
 
 
 def build_recipe(settings: Settings) -> Recipe:
@@ -181,31 +190,6 @@ def _fingerprint(camera: CameraSettings) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - _POSITION_BITS)
 
 
-def _engine_plan(checked: Checked, recipe: Recipe) -> EnginePlan:
-    model, metadata = checked.settings.model, checked.metadata
-    return EnginePlan(
-        name=model.name or model.path.stem,
-        version=model.version,
-        sha256=metadata.sha256,
-        start_timeout_s=model.start_timeout_s,
-        hang_s=model.hang_s,
-        configuration={
-            "path": str(model.path),
-            "sha256": metadata.sha256,
-            "device": model.device,
-            "precision": model.precision,
-            "confidence": recipe.lowest_confidence,
-            "nms_iou": model.nms_iou,
-            "max_detections": model.max_detections,
-            "names": list(metadata.names),
-            "warmup_min": model.warmup_min,
-            "warmup_max": model.warmup_max,
-            "keep_warm_s": model.keep_warm_s,
-            "threads": model.threads,
-        },
-    )
-
-
 def _evidence_plan(settings: Settings) -> EvidencePlan:
     evidence = settings.evidence
     return EvidencePlan(
@@ -249,7 +233,7 @@ def _birth(
     recipe: Recipe,
     outbox: Outbox,
     feeds: list[CameraFeed],
-    engine: EngineServer,
+    engines: Engines,
 ) -> events.Birth:
     return events.Birth(
         station=identity.station,
@@ -272,9 +256,19 @@ def _birth(
             )
             for feed in feeds
         ],
-        model=engine.model,
-        warmup=engine.warmup,
+        model=engines.serving.model,
+        warmup=engines.serving.warmup,
     )
+
+
+def _tell_swap(outcome: Outcome, faults: Faults) -> None:
+    """Which runtime serves from now on, or why it does not: the serving engine goes on."""
+    runtime = outcome.plan.configuration["runtime"]
+    if outcome.serves:
+        faults.end("engine", "swap_failed", f"{runtime} serves")
+        faults.note("engine", "swapped", f"{outcome.plan.name} {outcome.plan.version} is served by {runtime} now")
+    else:
+        faults.begin("engine", "swap_failed", f"{runtime} does not start: {outcome.detail}; the old engine serves on")
 
 
 def _fault_sink(outbox: Outbox, station: str, boot_id: str) -> Any:

@@ -41,7 +41,9 @@ def _run(options: argparse.Namespace) -> int:
 
     settings = load_settings(options.config)
     logging.basicConfig(level=settings.log.level, handlers=[log_handler()], force=True)
-    build(check(settings)).run()
+    if options.dev:
+        logging.getLogger(__name__).warning("--dev: models that nobody signed are served; never on a line")
+    build(check(settings, dev=options.dev)).run()
     return EXIT_OK
 
 
@@ -50,12 +52,11 @@ def _check(options: argparse.Namespace) -> int:
     from defectd.configuration import load_settings
 
     settings = load_settings(options.config)
-    checked = check(settings)
+    model = check(settings, dev=options.dev).model
     print(json.dumps(settings.masked(), indent=2))
-    metadata = checked.metadata
     print(
         f"ok: {len(settings.camera)} camera(s), model {settings.model.path.name} "
-        f"({len(metadata.names)} classes, {metadata.input_hw[1]}x{metadata.input_hw[0]}), "
+        f"({len(model.names)} classes, {model.input_hw[1]}x{model.input_hw[0]}), "
         f"{len(settings.inspection.defect)} class(es) in the recipe",
         file=sys.stderr,
     )
@@ -108,10 +109,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="inspect until SIGTERM")
     run.add_argument("--config", type=Path, required=True, metavar="FILE", help="the station's TOML")
+    run.add_argument("--dev", action="store_true", help="serve models that nobody signed; for test benches")
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="print the effective settings, or every mistake in them")
     check.add_argument("--config", type=Path, required=True, metavar="FILE", help="the station's TOML")
+    check.add_argument("--dev", action="store_true", help="as run --dev would")
     check.set_defaults(command=_check)
 
     demo = commands.add_parser("demo", help="a simulated line with everything, on this machine")
@@ -130,4 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--ca", type=Path, default=None, metavar="FILE", help="turn TLS on and trust this CA")
     watch.add_argument("--plain", action="store_true", help="one line per unit instead of the live view")
     watch.set_defaults(command=_watch)
+
+    from defectd.model_cli import add_to
+
+    add_to(commands)
     return parser

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Callable
 
+from defectd.chooser import RuntimeChooser
 from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.errors import StartupError, StationFailed
 from defectd.faults import Faults
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 5.0
 _START_EXTENSION_S = 60.0
+_STOP_TRIAL_S = 1.0
 _DRAIN_UNITS_S = 3.0
 _DRAIN_MQTT_S = 4.0
 _DRAIN_OUTBOX_S = 2.0
@@ -63,6 +65,7 @@ class Daemon:
     loop: InspectionLoop
     faults: Faults
     condition: Condition
+    chooser: RuntimeChooser | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -104,6 +107,8 @@ class Daemon:
             self._say(self._summary())
             self.publisher.announce()
             log.info("READY: inspecting")
+            if self.chooser is not None:
+                self.chooser.start()
 
     def _serve(self) -> None:
         interval_s = self._interval_s()
@@ -128,6 +133,8 @@ class Daemon:
         notify("STOPPING=1")
         self._say("finishing the units on the line")
         self.publisher.announce()
+        if self.chooser is not None:
+            self.chooser.stop(_STOP_TRIAL_S)
         self.loop.stop()
         inspect.join(_DRAIN_UNITS_S)
         if not inspect.is_alive() and self.loop.failure is None:
@@ -177,8 +184,10 @@ class Daemon:
         latencies = sorted(self.loop.tally.latencies_ms)
         p99 = f", p99 {latencies[int(len(latencies) * 0.99)]:.0f} ms" if latencies else ""
         faults = "".join(f"; {fault.component}: {fault.code}" for fault in self.faults.active())
+        doing = f"; {self.chooser.doing}" if self.chooser is not None and self.chooser.doing else ""
         broker = "connected" if self.publisher.connected else "away"
         return (
             f"{counts['triggers']} units: {counts['passed']} passed, {counts['failed']} failed, "
-            f"{counts['error']} errors{p99}; broker {broker}, {self.outbox.depth().pending} events to send{faults}"
+            f"{counts['error']} errors{p99}; broker {broker}, {self.outbox.depth().pending} events to send"
+            f"{faults}{doing}"
         )

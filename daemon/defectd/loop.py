@@ -11,11 +11,12 @@ import os
 import select
 import threading
 import time
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 from defectd.camera.feed import CameraFeed
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.server import EngineServer
+from defectd.engine.serving import Engines, Outcome
 from defectd.evidence.keeper import EvidenceKeeper, Kept
 from defectd.faults import Faults
 from defectd.inspection.events import ErrorReason
@@ -46,21 +47,22 @@ class InspectionLoop:
         station: StationIdentity,
         recipe: Recipe,
         feeds: Sequence[CameraFeed],
-        engine: EngineServer,
+        engines: Engines,
         keeper: EvidenceKeeper | None,
         store: Store,
         faults: Faults,
         deadline_ms: float,
         on_change: Callable[[], None],
+        on_swap: Callable[[Outcome], None],
     ) -> None:
         self.tally = Tally()
         self.progress_ns = monotonic_ns()
         self.ready = threading.Event()
         self.failure: str | None = None
-        self._recipe, self._engine, self._keeper = recipe, engine, keeper
-        self._faults, self._on_change = faults, on_change
+        self._recipe, self._engines, self._keeper = recipe, engines, keeper
+        self._faults, self._on_change, self._on_swap = faults, on_change, on_swap
         self._lines = [
-            Line(feed, station, deadline_ms, keeper, lambda: engine.model, store, self.tally) for feed in feeds
+            Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally) for feed in feeds
         ]
         self._inferring: tuple[Line, Unit] | None = None
         self._probe_slot: int | None = None
@@ -77,6 +79,7 @@ class InspectionLoop:
                 self._wait_for_news()
                 self._refuse_late_units(monotonic_ns())
                 self._on_engine_news(self._engine.receive())
+                self._attend_other_engines()
                 self._hear_cameras()
                 self._hear_evidence()
                 self._replace_stuck_workers(monotonic_ns())
@@ -90,6 +93,11 @@ class InspectionLoop:
         """Ask the loop to finish; from any thread."""
         self._stop_asked.set()
         os.write(self._wake_write, b"x")
+
+    @property
+    def _engine(self) -> EngineServer:
+        """A swap shows here, and happens between two units."""
+        return self._engines.serving
 
     # -- one unit's way: announced, inspected, judged --------------------------------------------------------
 
@@ -136,7 +144,7 @@ class InspectionLoop:
             elif isinstance(record, Died):
                 self._on_engine_died(record)
             elif isinstance(record, Note) and record.kind is Kind.READY:
-                self._on_engine_ready(record)
+                self._on_engine_ready(record.body)
 
     def _on_inferred(self, news: Inferred) -> None:
         line, unit = self._end_inference()
@@ -201,8 +209,18 @@ class InspectionLoop:
 
     # -- the engine comes and goes ---------------------------------------------------------------------------
 
-    def _on_engine_ready(self, news: Note) -> None:
-        report = news.body
+    def _attend_other_engines(self) -> None:
+        outcomes = self._engines.attend(monotonic_ns())
+        if self._proven and self._inferring is None and (swapped := self._engines.switch()) is not None:
+            outcomes.append(swapped)
+            self._on_engine_ready(self._engine.worker.report)
+        for outcome in outcomes:
+            if outcome.serves:
+                self._faults.end("engine", "runtime_unusable", "another engine serves")
+            log.info("%s %s: %s", outcome.plan.name, outcome.plan.version, outcome.detail or "serves from now on")
+            self._on_swap(outcome)
+
+    def _on_engine_ready(self, report: dict[str, Any]) -> None:
         self._engine.names = tuple(report["names"])
         log.info("engine: %s on %s is warm: %s", report["runtime"], report["device_name"], report["warmup"])
         if report["fallback"]:
@@ -218,9 +236,12 @@ class InspectionLoop:
         self.tally.counts[f"engine_{died.reason}"] += 1
         if not self._proven:
             self._return_probe()
-            if died.fatal_code == "unusable":
-                self.failure = died.fatal_detail
-                return
+        if died.fatal_code == "unusable" and (spare := self._engines.fall_back()) is not None:
+            detail = f"{died.fatal_detail}; {spare.name} {spare.version} is served by its portable format instead"
+            self._faults.begin("engine", "runtime_unusable", detail)
+        elif died.fatal_code == "unusable" and not self._proven:
+            self.failure = died.fatal_detail
+            return
         self._faults.begin("engine", "engine_unavailable", _obituary(died), reason=died.reason)
         if self._inferring is not None:
             self._refuse_inferring("engine_failed", _obituary(died))
@@ -303,7 +324,7 @@ class InspectionLoop:
     # -- begin and end ---------------------------------------------------------------------------------------
 
     def _workers(self) -> list[Worker]:
-        workers = [*(line.feed.worker for line in self._lines), self._engine.worker]
+        workers = [*(line.feed.worker for line in self._lines), *self._engines.workers()]
         return workers if self._keeper is None else [*workers, self._keeper.worker]
 
     def _start_workers(self) -> None:

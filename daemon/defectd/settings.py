@@ -69,11 +69,17 @@ class MqttSettings(Section):
 
 
 class ModelSettings(Section):
-    """What judges. `path` is a stock Ultralytics TorchScript export."""
+    """What judges. `path` is a bundle (a directory that `defectd model export` made), or a stock Ultralytics
+    TorchScript export."""
 
     path: Path
-    name: str | None = Field(default=None, description="default: the file's stem")
-    version: str = "0"
+    trust: Path | None = Field(default=None, description="the root.json whose keys sign bundles; needed for a bundle")
+    runtime: Literal["auto", "torchscript", "compiled", "tensorrt", "torch-tensorrt"] = Field(
+        default="auto", description="auto serves the fastest that is proven on this device"
+    )
+    trial_s: float = Field(default=1200.0, gt=0, description="a runtime that takes longer to prove is dropped")
+    name: str | None = Field(default=None, description="of a single file; default: its stem. A bundle has its own")
+    version: str | None = Field(default=None, description="of a single file; default: 0. A bundle has its own")
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["fp16", "fp32"] = "fp16"
     nms_iou: Confidence = 0.7

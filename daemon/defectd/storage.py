@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,7 +25,8 @@ def write_durably(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        temporary.unlink()
+        with suppress(FileNotFoundError):  # it could not even be created
+            temporary.unlink()
         raise
     temporary.replace(path)
     sync_directory(path.parent)

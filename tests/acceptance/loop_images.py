@@ -74,7 +74,7 @@ def _boxes_agree(setting: Setting) -> str:
     kept = setting.directory.parent / "deeppcb-events.json"
     events = json.loads(kept.read_text()) if kept.exists() else _inspected(setting, folder, images).inspections
     kept.unlink(missing_ok=True)
-    ours = {event["unit_id"]: _boxes_of(event) for event in events}
+    ours = {event["unit_id"]: boxes_of(event) for event in events}
     theirs = _predicted(setting, python, folder / "deeppcb.torchscript", images)
     found = agreement(ours, theirs, LEAST_IOU, CONFIDENCE_WITHIN)
     sought = agreement(theirs, ours, LEAST_IOU, CONFIDENCE_WITHIN)
@@ -129,7 +129,8 @@ def _predicted(setting: Setting, python: str, model: Path, images: Path) -> dict
     return {stem: [tuple(row) for row in rows] for stem, rows in json.loads(output.read_text()).items()}
 
 
-def _boxes_of(event: Mapping[str, Any] | Event) -> list[Box]:
+def boxes_of(event: Mapping[str, Any] | Event) -> list[Box]:
+    """The defects of an inspection."""
     boxes: list[Box] = []
     for defect in event["defects"]:
         x, y, width, height = defect["bbox_px"]

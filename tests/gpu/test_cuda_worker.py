@@ -91,3 +91,21 @@ def test_a_thousand_requests_do_not_grow_device_memory(tmp_path: Path) -> None:
         for _ in range(1000):
             engine.infer(GREY)
         assert before - torch.cuda.mem_get_info()[0] < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_compiled_model_finds_on_cuda_what_the_plain_one_finds(tmp_path: Path, precision: str) -> None:
+    exported = {**models.export(tmp_path / "m.pt2"), "cache": str(tmp_path / "cache")}
+    plain = {**order(models.save(tmp_path / "m.torchscript")), "precision": "fp32"}
+    random = np.random.default_rng(5)
+    frames = [random.integers(0, 256, (*size, 3), np.uint8) for size in [(64, 96), (200, 300), (64, 96)]]
+    found = []
+    for body in ({**plain, "path": str(tmp_path / "m.pt2"), **exported, "precision": precision}, plain):
+        with running({**body, "device": "cuda", "confidence": 0.6}) as engine:
+            ready = engine.ready()
+            assert ready["runtime"] == f"{body.get('runtime', 'torchscript')}-{body['precision']}-cuda"
+            replies = [engine.infer(frame) for frame in frames]
+            assert all(isinstance(reply, Inferred) for reply in replies), (replies, ready)
+            found.append([reply.count for reply in replies if isinstance(reply, Inferred)])
+    for compiled, expected in zip(*found):
+        assert abs(compiled - expected) <= max(2, 0.05 * expected)

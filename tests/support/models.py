@@ -1,7 +1,8 @@
-"""Tiny TorchScript files with the outside of an Ultralytics export. Needs torch."""
+"""Tiny TorchScript files with the outside of an Ultralytics export, and tiny `.pt2` files. Needs torch."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 NAMES = ("open", "short", "spur")
 INPUT_HW = (64, 96)
+DECLARED: dict[str, Any] = {"names": list(NAMES), "input_hw": list(INPUT_HW), "stride": 32, "end2end": False}
+"""What a manifest says of BrightestBlock."""
 
 
 class BrightestBlock(torch.nn.Module):
@@ -109,3 +112,27 @@ def save(path: Path, module: torch.nn.Module | None = None, **config: Any) -> Pa
         scripted = torch.jit.script((module or BrightestBlock()).eval())
         torch.jit.save(scripted, str(path), _extra_files={"config.txt": text})
     return path
+
+
+class Convolving(BrightestBlock):
+    """BrightestBlock behind a convolution that changes nothing: a network with weights, as most are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = torch.nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        torch.nn.init.dirac_(self.identity.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        return self.look(torch.nn.functional.silu(self.identity(x) * 20) / 20)
+
+
+def export(path: Path, module: torch.nn.Module | None = None) -> dict[str, Any]:
+    """Export *module* (Convolving) to *path* as a `.pt2`: what the order for it must say besides its path."""
+    example = torch.zeros(1, 3, *INPUT_HW)
+    torch.export.save(torch.export.export((module or Convolving()).eval(), (example,)), str(path))
+    return {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "runtime": "compiled",
+        "metadata": DECLARED,
+    }

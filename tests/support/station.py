@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 120.0
@@ -86,8 +86,8 @@ class Notice:
 class DaemonProcess:
     """`defectd run` with a notify socket and a watchdog, as a service of Type=notify has them."""
 
-    def __init__(self, config: Path, **extra: str) -> None:
-        self.config, self._extra = config, extra
+    def __init__(self, config: Path, arguments: Sequence[str] = (), **extra: str) -> None:
+        self.config, self._arguments, self._extra = config, arguments, extra
         self.notices: list[Notice] = []
         self.log_path = config.parent / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,7 +103,7 @@ class DaemonProcess:
         told = {"NOTIFY_SOCKET": "@" + address[1:], "WATCHDOG_USEC": str(_WATCHDOG_US)}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                defectd("run", "--config", self.config),
+                defectd("run", "--config", self.config, *self._arguments),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -17,9 +17,13 @@ WRAPPERS = (
     "defectd.demo",
     "defectd.engine",
     "defectd.evidence.worker",
+    "defectd.export",
     "defectd.watch",
 )
-PARENT_HALVES = ("defectd.engine.server", "defectd.engine.base", "defectd.engine.faults", "defectd.engine.warmup")
+PARENT_HALVES = tuple(
+    f"defectd.engine.{name}"
+    for name in ("background", "base", "choice", "faults", "golden", "selection", "server", "serving", "warmup")
+)
 
 PROGRAM = f"""
 import importlib, sys

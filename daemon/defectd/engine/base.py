@@ -9,18 +9,28 @@ from typing import Any, Callable, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from defectd.engine.golden import GoldenOrder
 from defectd.errors import ModelError
 from defectd.inspection.detections import Detections, EngineTimings
 from defectd.inspection.yolo import Thresholds
-from defectd.models.metadata import ModelMetadata, parse_metadata
+from defectd.models.metadata import ModelMetadata, declared_metadata, parse_engine_metadata, parse_metadata
 from defectd.workers.child import Unusable
 from defectd.workers.ring import MAX_DETECTIONS
+
+RUNTIMES = ("torchscript", "compiled", "tensorrt", "torch-tensorrt")
+"""What can run a network. `compiled` is torch.compile of a `.pt2`, `tensorrt` a plan, `torch-tensorrt` TorchScript with
+plans inside."""
 
 
 @dataclass(frozen=True)
 class EngineOrder:
     """The `engine` part of CONFIGURE. `device` is auto, cuda or cpu; `precision`, fp16 or fp32, is for CUDA: a CPU
-    always computes in fp32. `threads` None leaves the choice to torch; `keep_warm_s` None or 0 is off."""
+    always computes in fp32. `threads` None leaves the choice to torch; `keep_warm_s` None or 0 is off.
+
+    `metadata` is what a manifest says of the network: names, input_hw, stride, end2end; None: the file says it.
+    `cache` is a directory for what compilers make of the file; None: it is made anew at each start. `golden` is what
+    the engine must answer before it serves; None: nothing is known.
+    """
 
     path: Path
     sha256: str
@@ -32,6 +42,10 @@ class EngineOrder:
     warmup_max: int | None
     keep_warm_s: float | None
     threads: int | None
+    runtime: str = "torchscript"
+    metadata: dict[str, Any] | None = None
+    cache: Path | None = None
+    golden: GoldenOrder | None = None
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> EngineOrder:
@@ -53,6 +67,10 @@ class EngineOrder:
                 warmup_max=body.get("warmup_max"),
                 keep_warm_s=body.get("keep_warm_s") or None,
                 threads=body.get("threads"),
+                runtime=_one_of({"runtime": "torchscript", **body}, "runtime", RUNTIMES),
+                metadata=_object(body, "metadata"),
+                cache=Path(body["cache"]) if body.get("cache") else None,
+                golden=GoldenOrder.of(body["golden"]) if _object(body, "golden") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Unusable(f"engine: bad configuration: {type(error).__name__}: {error}") from error
@@ -64,6 +82,13 @@ def _one_of(body: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{key}: expected {', '.join(allowed)}, got {value!r}")
     return str(value)
+
+
+def _object(body: dict[str, Any], key: str) -> dict[str, Any] | None:
+    value = body.get(key)
+    if not (value is None or isinstance(value, dict)):
+        raise ValueError(f"{key}: expected an object, got {value!r}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ class VerifiedModel:
         """Read and verify the ordered file. Raises Unusable."""
         try:
             data = order.path.read_bytes()
-            metadata = parse_metadata(data, order.path)
+            metadata = _metadata(order, data)
         except OSError as error:
             raise Unusable(f"{order.path}: {error.strerror}") from error
         except ModelError as error:
@@ -93,6 +118,17 @@ class VerifiedModel:
         return cls(data, metadata)
 
 
+def _metadata(order: EngineOrder, data: bytes) -> ModelMetadata:
+    """What is known of the network before anything is loaded. Raises ModelError."""
+    if order.metadata is not None:
+        return declared_metadata(order.metadata, data, order.path)
+    if order.runtime == "tensorrt":
+        return parse_engine_metadata(data, order.path)[0]
+    if order.runtime == "compiled":
+        raise ModelError(f"{order.path}: a .pt2 does not tell its classes and its input; serve it from its bundle")
+    return parse_metadata(data, order.path)
+
+
 class Engine(Protocol):
     """A loaded model on a device; used by one thread."""
 
@@ -105,6 +141,10 @@ class Engine(Protocol):
 
         Raises NonFiniteOutput; ValueError, RuntimeError or MemoryError, of which `faults.classify` tells the meaning.
         """
+        ...
+
+    def judge_by(self, thresholds: Thresholds) -> None:
+        """Use other thresholds than the order's from now on."""
         ...
 
     def settle(self, breathe: Callable[[], None]) -> list[str]:

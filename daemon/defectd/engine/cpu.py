@@ -1,8 +1,7 @@
-"""The TorchScript engine on a CPU."""
+"""The engine on a CPU, whatever runs the network."""
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from pathlib import Path
 from typing import Callable
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 
 from defectd.clock import monotonic_ns, ms_between
 from defectd.engine.base import EngineOrder, VerifiedModel
+from defectd.engine.fastest import fastest_of
 from defectd.engine.preprocess import CpuLetterbox
-from defectd.engine.torchscript import Layout, Program, faster_of
+from defectd.engine.programs import Decoders, Program, Runtime, open_runtime
 from defectd.inspection.detections import MONOTONIC, Detections, EngineTimings
 from defectd.inspection.letterbox import fit
+from defectd.inspection.yolo import Thresholds
 
 
 class CpuEngine:
@@ -27,25 +28,25 @@ class CpuEngine:
     for each other through every layer, for seconds. docs/benchmarks.md has the figures.
     """
 
-    runtime = "torchscript-fp32-cpu"
     device = "cpu"
 
     def __init__(self, model: VerifiedModel, order: EngineOrder) -> None:
         if order.threads is not None:
             torch.set_num_threads(order.threads)
-        self.device_name = cpu_name()
-        self._model, self._thresholds = model, order.thresholds
-        self._use(self._program(Layout.CHANNELS_LAST))
+        self.runtime, self.device_name = f"{order.runtime}-fp32-cpu", cpu_name()
+        self._input_hw, self._decoder = model.metadata.input_hw, Decoders(model.metadata, order.thresholds)
+        self._source: Runtime | None = open_runtime(order, model, torch.device("cpu"), torch.float32)
+        self._use(self._source.program(self._source.variants()[0]))
 
     def infer(self, pixels: NDArray[np.uint8]) -> tuple[Detections, EngineTimings]:
         """See Engine."""
         started_ns = monotonic_ns()
-        letterbox = fit((pixels.shape[0], pixels.shape[1]), self._model.metadata.input_hw)
+        letterbox = fit((pixels.shape[0], pixels.shape[1]), self._input_hw)
         self._letterbox.write(pixels, letterbox)
         written_ns = monotonic_ns()
         with torch.inference_mode():
             output = self._active.forward()
-        decoder = self._active.decoder(output)
+        decoder = self._decoder(output)
         candidates = decoder.candidates(output.float().numpy())
         inferred_ns = monotonic_ns()
         detections = decoder.detections(candidates, letterbox)
@@ -58,19 +59,22 @@ class CpuEngine:
         )
         return detections, timings
 
+    def judge_by(self, thresholds: Thresholds) -> None:
+        """See Engine."""
+        self._decoder.judge_by(thresholds)
+
     def settle(self, breathe: Callable[[], None]) -> list[str]:
         """See Engine."""
+        assert self._source is not None
         with torch.inference_mode():
-            chosen, note = faster_of(self._active, self._program(Layout.CONTIGUOUS), lambda: None, breathe)
+            chosen, notes = fastest_of(self._active, self._source, lambda: None, breathe)
         self._use(chosen)
-        self._model = dataclasses.replace(self._model, data=b"")  # loaded for good
-        return [note, f"{torch.get_num_threads()} threads"]
+        notes += [*self._source.notes(), f"{torch.get_num_threads()} threads"]
+        self._source = None  # made for good: what it holds is not needed any more
+        return notes
 
     def check(self) -> None:
         """A CPU goes on."""
-
-    def _program(self, layout: Layout) -> Program:
-        return Program(self._model, torch.device("cpu"), torch.float32, layout, self._thresholds)
 
     def _use(self, program: Program) -> None:
         self._active = program

@@ -1,8 +1,7 @@
-"""The TorchScript engine on CUDA: everything queued on one stream, one wait per request."""
+"""The engine on CUDA, whatever runs the network: everything queued on one stream, one wait per request."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Callable, Sequence
 
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from defectd.clock import monotonic_ns, ms_between
 from defectd.engine.base import EngineOrder, VerifiedModel
 from defectd.engine.cuda import EventRing, FrameUpload, Outputs, capture
+from defectd.engine.fastest import fastest_of
 from defectd.engine.faults import Fault, classify, essence
 from defectd.engine.kernels import DeviceLetterbox, pack
-from defectd.engine.torchscript import Layout, Program, faster_of
+from defectd.engine.programs import Decoders, Program, Runtime, open_runtime
 from defectd.inspection.detections import CUDA_EVENT, Detections, EngineTimings
 from defectd.inspection.letterbox import fit
-from defectd.inspection.yolo import NonFiniteOutput
+from defectd.inspection.yolo import NonFiniteOutput, Thresholds
 from defectd.workers.ring import FrameRing
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,23 @@ class CudaEngine:
     device = "cuda"
 
     def __init__(self, model: VerifiedModel, order: EngineOrder, rings: Sequence[FrameRing]) -> None:
-        self.runtime = f"torchscript-{order.precision}-cuda"
+        self.runtime = f"{order.runtime}-{order.precision}-cuda"
         self.device_name = torch.cuda.get_device_name()
         torch.backends.cudnn.benchmark = True  # shapes are static: search the fastest algorithms once
         self._device = torch.device("cuda", torch.cuda.current_device())
-        self._dtype = torch.float16 if order.precision == "fp16" else torch.float32
-        self._model, self._thresholds = model, order.thresholds
+        self._input_hw, self._decoder = model.metadata.input_hw, Decoders(model.metadata, order.thresholds)
         # Not the default stream: graphs are captured on this one, warm with the same workspaces.
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self._stream)
         self._events, self._upload = EventRing(), FrameUpload(rings, self._device)
         self._on_host = torch.empty(0)
-        self._use(self._program(Layout.CHANNELS_LAST))
+        dtype = torch.float16 if order.precision == "fp16" else torch.float32
+        self._source: Runtime | None = open_runtime(order, model, self._device, dtype)
+        self._use(self._source.program(self._source.variants()[0]))
 
     def infer(self, pixels: NDArray[np.uint8]) -> tuple[Detections, EngineTimings]:
         """See Engine. The first two stages are timed by events on the device, the last by the monotonic clock."""
-        letterbox = fit((pixels.shape[0], pixels.shape[1]), self._model.metadata.input_hw)
+        letterbox = fit((pixels.shape[0], pixels.shape[1]), self._input_hw)
         lap = self._events.next()
         with torch.inference_mode():
             lap.mark(_BEGUN)
@@ -62,7 +63,7 @@ class CudaEngine:
         waited_ns = monotonic_ns()
         if host[0, -1] != 1:
             raise NonFiniteOutput("the model's output has a NaN or an infinity")
-        detections = self._active.decoder(output).detections(host[:, :-1], letterbox)
+        detections = self._decoder(output).detections(host[:, :-1], letterbox)
         timings = EngineTimings(
             preprocess_ms=lap.ms(_BEGUN, _PREPROCESSED),
             inference_ms=lap.ms(_PREPROCESSED, _DECODED),
@@ -71,16 +72,20 @@ class CudaEngine:
         )
         return detections, timings
 
+    def judge_by(self, thresholds: Thresholds) -> None:
+        """See Engine."""
+        self._decoder.judge_by(thresholds)
+
     def settle(self, breathe: Callable[[], None]) -> list[str]:
         """See Engine."""
+        assert self._source is not None
         with torch.inference_mode():
-            other = self._program(Layout.CONTIGUOUS)
-            chosen, layout_note = faster_of(self._active, other, torch.cuda.synchronize, breathe)
-            del other
+            chosen, notes = fastest_of(self._active, self._source, torch.cuda.synchronize, breathe)
+            notes += self._source.notes()
+            self._source = None  # made for good: what it holds is not needed any more
             self._use(chosen)
-            self._model = dataclasses.replace(self._model, data=b"")  # loaded for good
             torch.cuda.empty_cache()
-            return [layout_note, self._upload.note, self._capture()]
+            return [*notes, self._upload.note, self._capture()]
 
     def check(self) -> None:
         """See Engine."""
@@ -88,6 +93,8 @@ class CudaEngine:
 
     def _capture(self) -> str:
         """Replay a graph from now on, if there can be one. What happened, in words."""
+        if not self._active.graphable:
+            return "no CUDA graph of our own: the program has its own, or cannot be in one"
         try:
             self._step = capture(self._eager, self._active.input, self._stream)
             note = "CUDA graph, replay verified"
@@ -102,16 +109,13 @@ class CudaEngine:
 
     def _eager(self) -> Outputs:
         output = self._active.forward()
-        return output, pack(output, self._active.decoder(output).head)
+        return output, pack(output, self._decoder(output).head)
 
     def _to_host(self, packed: torch.Tensor) -> NDArray[np.float32]:
         """Queue the copy of the results; valid after waiting, and until the next request."""
         if self._on_host.shape != packed.shape:
             self._on_host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
         return self._on_host.copy_(packed, non_blocking=True).numpy()
-
-    def _program(self, layout: Layout) -> Program:
-        return Program(self._model, self._device, self._dtype, layout, self._thresholds)
 
     def _use(self, program: Program) -> None:
         self._active, self._step = program, self._eager

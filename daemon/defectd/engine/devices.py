@@ -10,9 +10,10 @@ import torch
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
 from defectd.engine.cpu import CpuEngine
 from defectd.engine.faults import Fault, classify, essence
-from defectd.engine.torchscript import make_fuser_safe
 from defectd.workers.child import Broken, Unusable
 from defectd.workers.ring import FrameRing
+
+ONLY_ON_CUDA = ("tensorrt", "torch-tensorrt")
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,13 @@ _REMEDY = (
 
 def open_engine(order: EngineOrder, model: VerifiedModel, rings: Sequence[FrameRing]) -> tuple[Engine, str | None]:
     """The engine, cold, and why it is on the CPU if that is second choice. Raises Unusable, Broken, RuntimeError."""
-    make_fuser_safe()
     obstacle = None if order.device == "cpu" else cuda_obstacle()
     if obstacle is not None and order.device == "cuda":
         raise Unusable(f'device = "cuda", but {obstacle}. {_REMEDY}')
     if order.device == "cpu" or obstacle is not None:
+        if order.runtime in ONLY_ON_CUDA:
+            why = obstacle or 'device = "cpu"'
+            raise Unusable(f'runtime = "{order.runtime}" needs a GPU, but {why}; set runtime = "torchscript" or "auto"')
         return CpuEngine(model, order), obstacle
     from defectd.engine.cuda_engine import CudaEngine  # noqa: PLC0415 - half of it does not exist on a CPU build
 

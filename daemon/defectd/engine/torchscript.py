@@ -1,83 +1,81 @@
-"""Stock Ultralytics TorchScript exports through torch: load one, run one, and find its best memory layout."""
+"""Stock Ultralytics TorchScript exports through torch."""
 
 from __future__ import annotations
 
 import io
-import statistics
 import warnings
-from enum import Enum
-from typing import Any, Callable
+from typing import Any, Sequence
 
 import torch
 
-from defectd.clock import monotonic_ns, ms_between
-from defectd.engine.base import VerifiedModel
-from defectd.engine.warmup import COLD_CALLS
+from defectd.engine.base import EngineOrder, VerifiedModel
 from defectd.inspection.letterbox import PADDING_VALUE
-from defectd.inspection.yolo import Decoder, Thresholds, resolve_head
 
-_TRIALS = 5
-
-
-class Layout(Enum):
-    """How input and weights lie in memory. The values are torch's names for it."""
-
-    CHANNELS_LAST = "channels_last"
-    CONTIGUOUS = "contiguous_format"
+_LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+_TREATMENTS = ("", " frozen", " optimized")
 
 
-class Program:
-    """A model on one device, with its one static input (1, 3, height, width), to be written in place.
+class TorchScriptRuntime:
+    """Its variants are the layouts in memory, as the file is, frozen, and `optimize_for_inference`d.
 
-    Neither frozen nor `optimize_for_inference`d: on exports, where batch norm is folded already, freezing made no
-    difference and the latter made them slower (x86_64, torch 2.13).
+    Which is fastest follows no rule, so the engine measures: on an x86_64 CPU channels-last took 16.6 ms where
+    contiguous took 21.5, on others it is the other way round; freezing rarely matters to exports, whose batch norm is
+    folded already, and optimizing makes some slower.
     """
 
-    def __init__(
-        self, model: VerifiedModel, device: torch.device, dtype: torch.dtype, layout: Layout, thresholds: Thresholds
-    ) -> None:
-        self.layout = layout
-        memory_format: torch.memory_format = getattr(torch, layout.value)
-        height, width = model.metadata.input_hw
-        grey = torch.full((1, 3, height, width), PADDING_VALUE / 255, dtype=dtype, device=device)
-        self.input = grey.contiguous(memory_format=memory_format)
-        self._metadata, self._thresholds = model.metadata, thresholds
-        self._module = _load(model.data, device).to(dtype).to(memory_format=memory_format).eval()
-        self._decoder: Decoder | None = None
+    name = "torchscript"
+
+    def __init__(self, order: EngineOrder, model: VerifiedModel, device: torch.device, dtype: torch.dtype) -> None:
+        del order
+        self._model, self._device, self._dtype = model, device, dtype
+
+    def variants(self) -> Sequence[str]:
+        """See Runtime."""
+        return [layout + treatment for treatment in _TREATMENTS for layout in _LAYOUTS]
+
+    def program(self, variant: str, batch: int = 1) -> TorchScriptProgram:
+        """See Runtime. The batch of a trace is open, although its pixels are not."""
+        layout, _, treatment = variant.partition(" ")
+        memory_format = _LAYOUTS[layout]
+        module = _load(self._model.data, self._device).to(self._dtype).to(memory_format=memory_format).eval()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.*")  # deprecated in 2.11, all there is in JetPack 5
+            if treatment == "frozen":
+                module = torch.jit.freeze(module)
+            elif treatment == "optimized":
+                module = torch.jit.optimize_for_inference(module)
+        shape = (batch, 3, *self._model.metadata.input_hw)
+        return TorchScriptProgram(variant, module, grey(shape, self._device, self._dtype, memory_format))
+
+    def notes(self) -> list[str]:
+        """See Runtime."""
+        return []
+
+
+class TorchScriptProgram:
+    """See Program."""
+
+    graphable = True
+
+    def __init__(self, variant: str, module: Any, static_input: torch.Tensor) -> None:
+        self.variant, self._module, self.input = variant, module, static_input
 
     def forward(self) -> torch.Tensor:
-        """The output for what is in the input now."""
-        output = self._module(self.input)
-        return output[0] if isinstance(output, (tuple, list)) else output  # type: ignore[no-any-return]
-
-    def decoder(self, output: torch.Tensor) -> Decoder:
-        """What understands *output*. The first time, its shape is checked. Raises HeadMismatch."""
-        if self._decoder is None:
-            class_count = len(self._metadata.names)
-            head = resolve_head(tuple(output.shape), class_count, self._metadata.end2end)
-            self._decoder = Decoder(head, class_count, self._thresholds)
-        return self._decoder
+        """See Program."""
+        return head_of(self._module(self.input))
 
 
-def faster_of(
-    current: Program, other: Program, finish: Callable[[], None], breathe: Callable[[], None]
-) -> tuple[Program, str]:
-    """The faster of a warm program and a fresh one in another layout, and the figures in words.
+def grey(
+    shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
+) -> torch.Tensor:
+    """An input in which there is nothing but the letterbox's padding."""
+    pixels = torch.full(shape, PADDING_VALUE / 255, dtype=dtype, device=device)
+    return pixels.contiguous(memory_format=memory_format)
 
-    Measured because no rule holds: on an x86_64 CPU channels-last took 16.6 ms where contiguous took 21.5, on
-    others it is the other way round. *finish* waits for the device.
-    """
-    for _ in range(COLD_CALLS):
-        _call_ms(other, finish)
-        breathe()
-    trials_ms: list[tuple[float, float]] = []
-    for _ in range(_TRIALS):  # in turns, so that a disturbance hits both
-        trials_ms.append((_call_ms(current, finish), _call_ms(other, finish)))
-        breathe()
-    current_ms, other_ms = (statistics.median(column) for column in zip(*trials_ms))
-    chosen = other if other_ms < current_ms else current
-    figures = f"{current.layout.name.lower()} {current_ms:.2f} ms, {other.layout.name.lower()} {other_ms:.2f} ms"
-    return chosen, f"layout {chosen.layout.name.lower()} ({figures})"
+
+def head_of(output: Any) -> torch.Tensor:
+    """What inference needs of a network's output: some return their training outputs behind it."""
+    return output[0] if isinstance(output, (tuple, list)) else output  # type: ignore[no-any-return]
 
 
 def make_fuser_safe() -> None:
@@ -95,12 +93,5 @@ def fuser_is_unsafe(torch_version: str) -> bool:
 
 def _load(data: bytes, device: torch.device) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*")  # deprecated in 2.11, all there is in JetPack 5
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")  # see above
         return torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
-
-
-def _call_ms(program: Program, finish: Callable[[], None]) -> float:
-    started_ns = monotonic_ns()
-    program.forward()
-    finish()
-    return ms_between(started_ns, monotonic_ns())

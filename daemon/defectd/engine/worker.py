@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
-import os
 from typing import Any, Callable
 
 import numpy as np
@@ -13,7 +11,9 @@ from numpy.typing import NDArray
 
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
+from defectd.engine.environment import prepare
 from defectd.engine.faults import Fault, classify, essence
+from defectd.engine.golden import GoldenSet
 from defectd.engine.warmup import WarmupLimits, WarmupResult, warm_up
 from defectd.inspection.yolo import NonFiniteOutput
 from defectd.workers.channel import Channel
@@ -39,13 +39,14 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
 def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
     """A warm engine, and the body of READY. Raises Unusable, Broken."""
     model = VerifiedModel.read(order)
-    if order.device == "cpu" or not _cuda_driver_is_here():
-        os.environ.setdefault("OMP_PROC_BIND", "true")  # see CpuEngine; libgomp reads it when torch loads it
+    golden = order.golden.read() if order.golden is not None else None
+    notes = prepare(order)
     try:
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
         engine, fallback = open_engine(order, model, rings)
-        warmup, notes = _warm_up(engine, order, model.metadata.input_hw, breathe)
+        warmup, settled = _warm_up(engine, order, model.metadata.input_hw, breathe)
+        settled += _check_golden(engine, order, golden, breathe)
     except ImportError as error:
         raise Unusable(f"torch or OpenCV cannot be imported: {error}") from error
     except (RuntimeError, ValueError, MemoryError) as error:
@@ -62,18 +63,10 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
         "names": list(model.metadata.names),
         "warmup": warmup.to_json(),
         "fallback": fallback,
-        "notes": notes,
+        "notes": [*settled, *notes],
     }
     log.info("engine ready: %s", ready)
     return engine, ready
-
-
-def _cuda_driver_is_here() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _warm_up(
@@ -94,6 +87,22 @@ def _warm_up(
 
     limits = WarmupLimits.of(engine.device, order.warmup_min, order.warmup_max)
     return warm_up(call, settle, limits, breathe), notes
+
+
+def _check_golden(
+    engine: Engine, order: EngineOrder, golden: GoldenSet | None, breathe: Callable[[], None]
+) -> list[str]:
+    """Raises Unusable if the engine does not see what the original model saw."""
+    report = None if golden is None else golden.compare(engine, lambda _: breathe())
+    if report is None:
+        return []
+    engine.judge_by(order.thresholds)
+    if not report.passed:
+        raise Unusable(
+            f"{order.path}: {engine.runtime} does not answer like the original model on the bundle's "
+            f"{report.pictures} golden pictures: {'; '.join(report.reasons)}"
+        )
+    return [f"golden: recall {report.recall:.4f}, precision {report.precision:.4f} on {report.pictures} pictures"]
 
 
 def _serve(

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from defectd.errors import ModelError
 
 EXPORT_REMEDY = "export it: yolo export model=best.pt format=torchscript imgsz=640"
+ENGINE_REMEDY = "export it on this device: yolo export model=best.pt format=engine imgsz=640"
 _CHUNK_BYTES = 1024 * 1024
 _MAX_CONFIG_BYTES = 1024 * 1024
 _MAX_CLASSES = 10_000
@@ -66,6 +67,39 @@ def read_metadata(path: Path) -> ModelMetadata:
 def parse_metadata(data: bytes, path: Path) -> ModelMetadata:
     """The metadata of a model already in memory; *path* is for messages. Raises ModelError."""
     return _read(io.BytesIO(data), path)
+
+
+def parse_engine_metadata(data: bytes, path: Path) -> tuple[ModelMetadata, int]:
+    """What a stock Ultralytics `.engine` says about itself, and where in *data* the TensorRT plan begins: the file is
+    the length of a JSON text in four bytes, that text, the plan. Raises ModelError."""
+    length = int.from_bytes(data[:4], "little")
+    try:
+        metadata = _check(_header(data, length), path, hashlib.sha256(data).hexdigest(), len(data))
+    except _Wrong as error:
+        raise ModelError(f"{path}: {str(error).replace(EXPORT_REMEDY, ENGINE_REMEDY)}") from error
+    return metadata, 4 + length
+
+
+def _header(data: bytes, length: int) -> dict[str, Any]:
+    if not (data[4:5] == b"{" and 0 < length <= min(_MAX_CONFIG_BYTES, len(data) - 4)):
+        raise _Wrong("is not an Ultralytics .engine: its JSON header is missing; serve a bare plan from its bundle")
+    try:
+        config = json.loads(data[4 : 4 + length])
+    except (ValueError, RecursionError) as error:
+        raise _Wrong(f"its header is not JSON ({error}); {EXPORT_REMEDY}") from error
+    return dict(config)  # it begins with a brace
+
+
+def declared_metadata(declared: dict[str, Any], data: bytes, path: Path) -> ModelMetadata:
+    """The metadata of the model *data* that has none inside, or need not be asked: *declared* is the network of a
+    manifest: names, input_hw, stride, end2end. Raises ModelError."""
+    config = {"task": "detect", **{key: declared.get(key) for key in ("names", "stride", "end2end")}}
+    side_px = declared.get("input_hw")
+    config["imgsz"] = list(side_px) if isinstance(side_px, tuple) else side_px
+    try:
+        return _check(config, path, hashlib.sha256(data).hexdigest(), len(data))
+    except _Wrong as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _read(file: BinaryIO, path: Path) -> ModelMetadata:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from defectd.errors import ModelError
-from defectd.models.metadata import parse_metadata, read_metadata
+from defectd.models.metadata import parse_engine_metadata, parse_metadata, read_metadata
 from support.archives import CONFIG, Exploding, archive
 
 EXPORT = "yolo export model=best.pt format=torchscript imgsz=640"
@@ -200,3 +200,33 @@ def test_a_malformed_value_is_refused_by_its_key(tmp_path: Path, key: str, value
 @pytest.mark.parametrize("key", ["task", "imgsz", "names"])
 def test_a_missing_key_is_refused(tmp_path: Path, key: str) -> None:
     assert key in refusal(write(tmp_path / "m.torchscript", archive(without(key))))
+
+
+def engine_file(header: bytes, length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(4, "little") + header + b"the plan"
+
+
+def test_the_plan_of_a_stock_engine_begins_behind_its_header() -> None:
+    data = engine_file(json.dumps(CONFIG).encode())
+    metadata, begin = parse_engine_metadata(data, Path("best.engine"))
+    assert data[begin:] == b"the plan"
+    assert metadata.names == ("open", "short")
+    assert metadata.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"ptrt\x00\x00\x00\x00 a bare plan",
+        engine_file(json.dumps(CONFIG).encode(), length=10),
+        engine_file(json.dumps(CONFIG).encode(), length=2**31),
+        engine_file(b"{" * 100_000),
+        engine_file(b'{"task": "detect"}'),
+        engine_file(json.dumps({**CONFIG, "task": "segment"}).encode()),
+    ],
+)
+def test_an_engine_without_a_sound_header_is_refused_with_its_name(data: bytes) -> None:
+    with pytest.raises(ModelError, match=r"^best\.engine: ") as caught:
+        parse_engine_metadata(data, Path("best.engine"))
+    assert "format=torchscript" not in str(caught.value)

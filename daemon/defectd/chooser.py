@@ -1,0 +1,77 @@
+"""Finds out, while the line runs, which runtime serves its model best on this device, and lets that one serve."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Protocol
+
+from defectd.engine.choice import Choice
+from defectd.engine.selection import Say
+from defectd.engine.server import EnginePlan
+from defectd.engine.serving import Engines
+from defectd.errors import DefectdError
+from defectd.faults import Faults
+
+log = logging.getLogger(__name__)
+
+
+class Planner(Protocol):
+    """Knows the model; see ModelPlanner."""
+
+    def choose(self, say: Say, stop: threading.Event) -> Choice:
+        """Try what might serve. Raises StateError."""
+        ...
+
+    def plan(self, runtime: str) -> EnginePlan | None:
+        """An engine of that runtime."""
+        ...
+
+
+class RuntimeChooser:
+    """A thread that ends when it knows, or is told to. The trials are processes of low priority beside the line."""
+
+    def __init__(self, planner: Planner, engines: Engines, serving: str, faults: Faults) -> None:
+        """*serving* is the runtime that serves meanwhile."""
+        self._planner, self._engines, self._serving, self._faults = planner, engines, serving, faults
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chooser", daemon=True)
+        self.doing = ""
+
+    def start(self) -> None:
+        """Begin; the line has been READY for a while or is just so."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Give up what is not finished; its process is killed."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            choice = self._planner.choose(self._say, self._stop)
+            if not self._stop.is_set():
+                self._conclude(choice)
+        except DefectdError as error:
+            self._faults.begin("engine", "runtime_not_chosen", str(error))
+        except Exception as error:  # the thread's outermost guard
+            log.exception("choosing a runtime failed")
+            self._faults.begin("engine", "runtime_not_chosen", repr(error))
+        finally:
+            self.doing = ""
+
+    def _conclude(self, choice: Choice) -> None:
+        lines = choice.lines()
+        for line in lines:
+            log.info("runtime %s", line)
+        if choice.runtime is None:
+            self._faults.begin("engine", "runtime_not_chosen", f"none of them may serve: {'; '.join(lines)}")
+            return
+        self._faults.note("engine", "runtime_chosen", f"{choice.runtime}: {'; '.join(lines)}")
+        plan = self._planner.plan(choice.runtime) if choice.runtime != self._serving else None
+        if plan is not None:
+            self._engines.offer(plan)
+
+    def _say(self, stage: str, share: float | None) -> None:
+        self.doing = stage if share is None else f"{stage} {share:.0%}"

@@ -1,0 +1,268 @@
+"""From `[model]` to what an engine is told: open and verify what serves, take it into the store, plan its runtimes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from defectd import __version__
+from defectd.engine.selection import (
+    Candidate,
+    Choice,
+    Say,
+    Terms,
+    candidates,
+    choose,
+    decided,
+    engine_body,
+    prepare,
+    prove,
+    select,
+)
+from defectd.engine.server import EnginePlan
+from defectd.errors import ModelError, StateError
+from defectd.inspection.recipe import Recipe
+from defectd.models.bundle import Bundle, check_compatible, open_bundle
+from defectd.models.fingerprint import device_tags, installed_versions
+from defectd.models.metadata import ModelMetadata, parse_engine_metadata, read_metadata
+from defectd.models.store import Store
+from defectd.models.trust import TrustError, read_root
+from defectd.settings import ModelSettings, Settings
+
+log = logging.getLogger(__name__)
+
+PORTABLE = ("torchscript", "compiled")
+"""Runtimes that need nothing built: they serve until it is known what does so best, and when that fails."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is to judge. Of a bundle, `sha256` is that of its manifest; `warning` is what a person should know."""
+
+    path: Path
+    name: str
+    version: str
+    sha256: str
+    names: tuple[str, ...]
+    input_hw: tuple[int, int]
+    bundle: Bundle | None = None
+    warning: str | None = None
+
+
+def open_model(settings: Settings, *, dev: bool) -> ServedModel:
+    """The model that `[model]` names, verified. With *dev*, programs that nobody signed will do. Raises ModelError."""
+    model = settings.model
+    if model.path.is_dir():
+        bundle, warning = _open_signed(settings, dev=dev)
+        if model.name is not None or model.version is not None:
+            raise ModelError(f"{model.path}: a bundle has its own name and version; remove those of [model]")
+        manifest = bundle.manifest
+        check_compatible(manifest, device_tags(), __version__)
+        if model.runtime != "auto":
+            _check_runtime(bundle, model)
+        return ServedModel(
+            model.path, manifest.name, manifest.version, bundle.manifest_sha256, tuple(manifest.network.classes),
+            manifest.network.input_hw, bundle, warning,
+        )  # fmt: skip
+    return _single_file(model, dev=dev)
+
+
+def is_engine(path: Path) -> bool:
+    """True for a TensorRT engine, by its name."""
+    return path.suffix in (".engine", ".plan")
+
+
+def _check_runtime(bundle: Bundle, model: ModelSettings) -> None:
+    """Raises ModelError if the runtime that a person asks for cannot be had."""
+    found = candidates(bundle, device=model.device, precision=model.precision, versions=installed_versions())
+    wanted = next(candidate for candidate in found if candidate.runtime == model.runtime)
+    if wanted.obstacle is not None:
+        possible = ", ".join(one.runtime for one in found if one.obstacle is None) or "none"
+        raise ModelError(f'{model.path}: runtime = "{model.runtime}": {wanted.obstacle}; possible here: {possible}')
+
+
+def _single_file(model: ModelSettings, *, dev: bool) -> ServedModel:
+    """A file that a person put there and named in the configuration."""
+    if is_engine(model.path) and not dev:
+        raise ModelError(
+            f"{model.path}: a TensorRT engine is a program, and nobody has signed it; expected a signed bundle "
+            "(defectd model export, sign). On a test bench: defectd run --dev"
+        )
+    runtime = "tensorrt" if is_engine(model.path) else "torchscript"
+    if model.runtime not in ("auto", runtime):
+        raise ModelError(
+            f'{model.path}: runtime = "{model.runtime}": this file runs as {runtime}; the others need a bundle '
+            "(defectd model export)"
+        )
+    metadata = _engine_metadata(model.path) if is_engine(model.path) else read_metadata(model.path)
+    return ServedModel(
+        model.path, model.name or model.path.stem, model.version or "0", metadata.sha256, metadata.names,
+        metadata.input_hw, warning=f"{model.path}: served unsigned (--dev)" if is_engine(model.path) else None,
+    )  # fmt: skip
+
+
+def _engine_metadata(path: Path) -> ModelMetadata:
+    try:
+        return parse_engine_metadata(path.read_bytes(), path)[0]
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; expected an .engine of Ultralytics, or a bundle") from error
+
+
+def _open_signed(settings: Settings, *, dev: bool) -> tuple[Bundle, str | None]:
+    """A bundle that this device has accepted once may expire: a line does not stop for that. Raises ModelError."""
+    model, now = settings.model, datetime.now(timezone.utc)
+    root = None if model.trust is None else read_root(model.trust)
+    if root is None and not dev:
+        raise ModelError(
+            f"{model.path}: nobody vouches for this bundle; expected model.trust = the root.json of whoever signs "
+            "yours (defectd model keygen, sign). On a test bench: defectd run --dev"
+        )
+    try:
+        bundle = open_bundle(model.path, root, now=now, allow_unsigned=dev)
+    except TrustError as error:
+        if root is None:
+            raise
+        bundle = open_bundle(model.path, root, now=None)  # the same, but for the dates
+        if not _was_accepted(settings.state.directory, bundle.manifest_sha256):
+            raise
+        return bundle, f"{error}; it serves on, because this device accepted it before"
+    unsigned = None if bundle.signed_by else f"{model.path}: served although nobody vouches for it (--dev)"
+    return bundle, unsigned
+
+
+def _was_accepted(state: Path, manifest_sha256: str) -> bool:
+    directory = store_directory(state)
+    if not (directory / "models.db").exists():
+        return False
+    try:
+        store = Store(directory)
+        try:
+            return store.accepted(manifest_sha256) is not None
+        finally:
+            store.close()
+    except StateError as error:
+        log.warning("%s: %s", directory, error)
+        return False
+
+
+def store_directory(state: Path) -> Path:
+    """Where models are kept."""
+    return state / "models"
+
+
+class ModelPlanner:
+    """Plans for the engines that may serve one model on this device. Used by one thread at a time."""
+
+    def __init__(self, model: ServedModel, settings: Settings, recipe: Recipe) -> None:
+        """Take a bundle into the store, from which it is served. Raises StateError."""
+        self.model, self._settings, self._recipe = model, settings, recipe
+        self._terms = Terms(
+            device=settings.model.device,
+            precision=settings.model.precision,
+            threads=settings.model.threads,
+            max_detections=settings.model.max_detections,
+            trial_s=settings.model.trial_s,
+        )
+        self._bundle: Bundle | None = None
+        self._store: Store | None = None
+        if model.bundle is not None:
+            self._store = Store(store_directory(settings.state.directory))
+            release = self._store.import_bundle(model.bundle, "current")
+            if model.bundle.signed_by:
+                self._store.accept(model.sha256, model.bundle.signed_by)
+            self._store.collect_garbage()
+            self._bundle = replace(model.bundle, directory=release.directory)
+
+    def first_plans(self) -> list[EnginePlan]:
+        """The engine to start with, then its spares. What must be built first, or is undecided, waits for a trial.
+        Raises ModelError if nothing can be served before one."""
+        if self._bundle is None:
+            return [self._single_plan()]
+        wanted = self._settings.model.runtime
+        decided = self._decided()
+        first = wanted if wanted != "auto" else decided.runtime if decided is not None else None
+        order = [first] if first else []
+        plans = [plan for runtime in dict.fromkeys([*order, *PORTABLE]) if (plan := self.plan(runtime)) is not None]
+        if not plans:
+            raise ModelError(
+                f"{self.model.path}: none of its formats can serve before it was tried on this device; "
+                "export it with TorchScript"
+            )
+        return plans
+
+    @property
+    def undecided(self) -> bool:
+        """It is not known what serves best on this device: `choose` would have to try."""
+        if self._bundle is None:
+            return False
+        wanted = self._settings.model.runtime
+        return self._decided() is None if wanted == "auto" else self.plan(wanted) is None
+
+    def choose(self, say: Say, stop: threading.Event) -> Choice:
+        """Build and try what might serve, in processes of low priority; minutes. Raises StateError."""
+        assert self._bundle is not None and self._store is not None
+        wanted = self._settings.model.runtime
+        if wanted == "auto":
+            return select(self._bundle, self._store, self._terms, say, stop.is_set)
+        return choose([prove(self._candidate(wanted), self._bundle, self._store, self._terms, say, stop.is_set)])
+
+    def plan(self, runtime: str) -> EnginePlan | None:
+        """An engine of that runtime; None if this device or this bundle cannot have it, or it is not built yet."""
+        assert self._bundle is not None
+        candidate = self._candidate(runtime)
+        if candidate.obstacle is not None or (candidate.builds and not self._is_built(candidate)):
+            return None
+        prepared = prepare(candidate, self._bundle, self._store, self._terms)
+        if prepared.path is None:
+            log.warning("%s: %s", runtime, prepared.problem)
+            return None
+        return self._plan(engine_body(candidate, prepared, self._bundle, self._terms))
+
+    def _candidate(self, runtime: str) -> Candidate:
+        assert self._bundle is not None
+        terms = self._terms
+        found = candidates(
+            self._bundle, device=terms.device, precision=terms.precision, versions=installed_versions()
+        )  # fmt: skip
+        return next(candidate for candidate in found if candidate.runtime == runtime)
+
+    def _is_built(self, candidate: Candidate) -> bool:
+        assert self._store is not None
+        return self._store.engine(candidate.fingerprint) is not None
+
+    def _decided(self) -> Choice | None:
+        assert self._bundle is not None and self._store is not None
+        return decided(self._bundle, self._store, self._terms)
+
+    def _single_plan(self) -> EnginePlan:
+        model = self._settings.model
+        return self._plan(
+            {
+                "path": str(model.path),
+                "sha256": self.model.sha256,
+                "runtime": "tensorrt" if is_engine(model.path) else "torchscript",
+                "device": model.device,
+                "precision": model.precision,
+                "max_detections": model.max_detections,
+                "names": list(self.model.names),
+                "threads": model.threads,
+            }
+        )
+
+    def _plan(self, body: dict[str, Any]) -> EnginePlan:
+        model = self._settings.model
+        configuration = {
+            **body,
+            "confidence": self._recipe.lowest_confidence,
+            "nms_iou": model.nms_iou,
+            "warmup_min": model.warmup_min,
+            "warmup_max": model.warmup_max,
+            "keep_warm_s": model.keep_warm_s,
+        }
+        return EnginePlan(
+            self.model.name, self.model.version, self.model.sha256, model.start_timeout_s, model.hang_s, configuration
+        )

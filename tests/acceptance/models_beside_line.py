@@ -1,0 +1,2 @@
+BESIDE_LINE = ()
+EXPORT_REFUSALS = ()

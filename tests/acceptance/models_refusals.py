@@ -1,0 +1,390 @@
+"""Bad bundles: refused by `model verify` and by `defectd run`, in words to act on, and the model in the store stays.
+
+Refusals of an export are in models_export_refusals.py, what goes wrong beside a serving line in models_beside_line.py.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from acceptance.loop_refusals import SETTINGS_REFUSED, START_FAILED, STATE_REFUSED
+from acceptance.models_beside_line import BESIDE_LINE
+from acceptance.models_export import command
+from acceptance.models_export_refusals import EXPORT_REFUSALS
+from defectd.models.bundle import open_bundle
+from defectd.models.manifest import ENVELOPE, MANIFEST
+from defectd.models.store import Store
+from defectd.models.trust import read_root
+from support.brokers import free_port
+from support.bundles import STRANGER
+from support.coded_pictures import write_pictures
+from support.models import Convolving
+from support.proving import Proof, Setting, Short
+from support.proving_ground import tiny_station
+from support.refused import file_system, refusal
+from support.signed import edit_manifest, files_of, tiny_bundle, write_envelope, write_root
+from support.station import DaemonProcess, merged, write_config
+
+_GB = 10**9
+_ANSWER_S = 20.0
+_ANSWER_MB = 400
+
+Spoil = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Station:
+    """A station's files: its state has the release of a good bundle as current; `bundle` is what comes next."""
+
+    directory: Path
+    bundle: Path
+    root: Path
+
+    @classmethod
+    def of(cls, directory: Path, **changes: Any) -> Station:
+        """A good one; *changes* are to the manifest of the bundle that comes next."""
+        root = write_root(directory / "root.json")
+        good = tiny_bundle(directory / "good")
+        store = Store(directory / "state" / "models")
+        store.import_bundle(open_bundle(good, read_root(root), now=None), "current")
+        store.close()
+        return cls(directory, tiny_bundle(directory / "next", seq=2, exported=Convolving(), **changes), root)
+
+    def run(self, **model: Any) -> subprocess.CompletedProcess[str]:
+        """`defectd run` with the bundle that comes next, which must be refused; *model* are changes to `[model]`."""
+        return command("run", "--config", self._config(**model))
+
+    def serve(self) -> str:
+        """The same, which must become READY; how long that took."""
+        daemon = DaemonProcess(self._config(runtime="torchscript"))
+        try:
+            daemon.start()
+            ready_s = daemon.wait_ready()
+            daemon.terminate()
+        finally:
+            daemon.end()
+        return f"READY after {ready_s:.1f} s"
+
+    def _config(self, **model: Any) -> Path:
+        settings = tiny_station(free_port(), self.bundle, write_pictures(self.directory / "pictures", 3), 10.0)
+        return write_config(self.directory, merged(settings, {"model": {"trust": self.root, **model}}))
+
+    def verify(self) -> subprocess.CompletedProcess[str]:
+        """`defectd model verify`."""
+        return command("model", "verify", self.bundle, "--root", self.root)
+
+    def stored(self) -> tuple[dict[str, str], object]:
+        """Files and pointers of its store."""
+        files = files_of(self.directory / "state" / "models")
+        store = Store(self.directory / "state" / "models")
+        try:
+            return files, store.pointers()
+        finally:
+            store.close()
+
+
+@dataclass(frozen=True)
+class BadBundle:
+    """Each way to spoil a bundle, with the words that one line must have, is refused by `verify` and by `run`."""
+
+    ways: tuple[tuple[Spoil, tuple[str, ...]], ...]
+    verify: bool = True
+
+    def __call__(self, setting: Setting) -> str:
+        said = []
+        for number, (spoil, words) in enumerate(self.ways):
+            directory = setting.directory / str(number)
+            directory.mkdir()
+            station = Station.of(directory)
+            spoil(station.bundle)
+            before, started_s = station.stored(), time.monotonic()
+            if self.verify:
+                said.append(refusal(station.verify(), START_FAILED, *words))
+            told = refusal(station.run(), SETTINGS_REFUSED, "model.path", *words)
+            if not self.verify:
+                said.append(told)
+            took_s = time.monotonic() - started_s
+            if station.stored() != before:
+                raise Short(f"the store has changed: {station.stored()}, before: {before}")
+            if took_s > 2 * _ANSWER_S:
+                raise Short(f"the answers took {took_s:.0f} s: {said[-1]}")
+            said[-1] = said[-1].replace(str(directory), "…")
+        return " | ".join(said)
+
+
+# -- what a courier, or a disk, may do ---------------------------------------------------------------------------
+
+
+def _change_byte(bundle: Path) -> None:
+    data = bytearray((bundle / "model.pt2").read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / "model.pt2").write_bytes(data)
+
+
+def _change_manifest(bundle: Path) -> None:
+    (bundle / MANIFEST).write_bytes((bundle / MANIFEST).read_bytes().replace(b"pcb", b"pcc"))
+
+
+def _cut(bundle: Path) -> None:
+    os.truncate(bundle / "model.torchscript", 100)
+
+
+def _remove(name: str) -> Spoil:
+    return lambda bundle: (bundle / name).unlink()
+
+
+def _add(bundle: Path) -> None:
+    (bundle / "model.engine").write_bytes(b"a program")
+
+
+def _link(bundle: Path) -> None:
+    (bundle / "model.pt2").rename(bundle.parent / "elsewhere.pt2")
+    (bundle / "model.pt2").symlink_to(bundle.parent / "elsewhere.pt2")
+
+
+def _pipe(bundle: Path) -> None:
+    (bundle / "model.pt2").unlink()
+    os.mkfifo(bundle / "model.pt2")
+
+
+def _fill(name: str) -> Spoil:
+    """A sparse file of 10 GB."""
+    return lambda bundle: os.truncate(bundle / name, 10 * _GB)
+
+
+# -- what a holder of the key, or somebody who is none, may write ------------------------------------------------
+
+
+def _artifact(**changes: Any) -> Spoil:
+    return lambda bundle: edit_manifest(bundle, lambda fields: fields["artifacts"][0].update(changes))
+
+
+def _field(**changes: Any) -> Spoil:
+    return lambda bundle: edit_manifest(bundle, lambda fields: fields.update(changes))
+
+
+def _climb(bundle: Path) -> None:
+    (bundle / "model.torchscript").rename(bundle.parent / "model.torchscript")
+    _artifact(name="../model.torchscript")(bundle)
+
+
+def _lie_about_itself(bundle: Path) -> None:
+    edit_manifest(bundle, lambda fields: fields["artifacts"][0].update(name=MANIFEST))
+
+
+def _sign_as_stranger(bundle: Path) -> None:
+    write_envelope(bundle, STRANGER)
+
+
+def _garble_envelope(bundle: Path) -> None:
+    (bundle / ENVELOPE).write_bytes(b"\x00\xff" * 500)
+
+
+# -- more than one bundle ----------------------------------------------------------------------------------------
+
+
+def _ten_gb(setting: Setting) -> str:
+    """Neither is 10 GB read, nor is memory for it taken."""
+    before_s = _children_s()
+    figure = BadBundle(
+        (
+            (_artifact(size=10 * _GB), ("manifest.json", "artifacts.0.size", "less than or equal to", "export")),
+            (_artifact(size=3 * _GB), ("model.torchscript", "the manifest says 3000000000")),
+            (_fill("model.pt2"), ("model.pt2", "10000000000 bytes", "the manifest says")),
+            (_fill(MANIFEST), ("manifest.json", "10000000000 bytes", "at most")),
+            (_fill(ENVELOPE), ("manifest.sig.json", "10000000000 bytes", "at most")),
+        )
+    )(setting)
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    if peak_mb > _ANSWER_MB:
+        raise Short(f"a process took {peak_mb} MB; {figure}")
+    return f"{_children_s() - before_s:.1f} s of CPU for ten refusals, at most {peak_mb} MB; {figure}"
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _bad_root(setting: Setting) -> str:
+    """`model.trust`: not there, no root, cut short, expired."""
+    from datetime import datetime, timezone
+
+    station, said = Station.of(setting.directory), []
+    good = station.root.read_bytes()
+    ways: tuple[tuple[Callable[[], object], tuple[str, ...]], ...] = (
+        (station.root.unlink, ("root.json", "No such file")),
+        (lambda: station.root.write_bytes(b"not a root"), ("root.json",)),
+        (lambda: station.root.write_bytes(good[: len(good) // 2]), ("root.json",)),
+        (lambda: shutil.copy(station.bundle / ENVELOPE, station.root), ("root.json",)),
+        (lambda: write_root(station.root, expires=datetime(2020, 1, 1, tzinfo=timezone.utc)), ("expired", "2020")),
+    )
+    for spoil, words in ways:
+        spoil()
+        said.append(refusal(station.verify(), START_FAILED, *words))
+        refusal(station.run(), SETTINGS_REFUSED, "model", *words)
+    return " | ".join(said)
+
+
+def _unsigned(setting: Setting) -> str:
+    """Refused without --dev by every command that would run it; shown by `inspect`, which says so."""
+    station = Station.of(setting.directory)
+    (station.bundle / ENVELOPE).unlink()
+    before = station.stored()
+    said = refusal(station.run(), SETTINGS_REFUSED, "model.path", "is not signed", "defectd model sign")
+    refusal(station.run(trust=None), SETTINGS_REFUSED, "model.path", "model.trust", "root.json", "--dev")
+    refusal(station.verify(), START_FAILED, "is not signed", "defectd model sign")
+    refusal(command("bench", station.bundle, "--root", station.root, "--device", "cpu"), START_FAILED, "not signed")
+    refusal(command("bench", station.bundle, "--device", "cpu"), START_FAILED, "root", "--dev")
+    if station.stored() != before:
+        raise Short("the store has changed")
+    shown = command("model", "inspect", station.bundle)
+    if shown.returncode != 0 or "NOBODY: this bundle is not signed" not in shown.stdout:
+        raise Short(f"inspect: exit {shown.returncode}: {shown.stdout[:300]}{shown.stderr[-300:]}")
+    return f"{said}; also by bench, and with no root at all; inspect says NOBODY"
+
+
+def _runtime(setting: Setting) -> str:
+    """`[model] runtime` that this bundle, or this machine, does not have."""
+    station = Station.of(setting.directory)
+    before, said = station.stored(), []
+    for runtime, words in (
+        ("tensorrt", ('runtime = "tensorrt"', "no onnx", "possible here: torchscript, compiled")),
+        ("torch-tensorrt", ('runtime = "torch-tensorrt"', "needs an NVIDIA GPU", "possible here")),
+        ("openvino", ("model.runtime", "openvino", "torchscript")),
+    ):
+        done = station.run(runtime=runtime)
+        said.append(refusal(done, SETTINGS_REFUSED, "model", *words).replace(str(setting.directory), "…"))
+    stock = Station(station.directory, station.bundle / "model.torchscript", station.root)
+    words = ("model.path", 'runtime = "compiled"', "bundle", "defectd model export")
+    said.append(refusal(stock.run(runtime="compiled"), SETTINGS_REFUSED, *words))
+    if station.stored() != before:
+        raise Short("the store has changed")
+    return " | ".join(said)
+
+
+# -- the store ---------------------------------------------------------------------------------------------------
+
+
+def _database(setting: Setting) -> str:
+    """models.db is damaged: the daemon says what to do, touches nothing, and doing it helps."""
+    station, said = Station.of(setting.directory), []
+    database = setting.directory / "state" / "models" / "models.db"
+    good = database.read_bytes()
+    for damaged in (b"no database at all" * 500, good[:5000], good[:4096] + bytes(len(good) - 4096)):
+        for left in database.parent.glob("models.db*"):
+            left.unlink()
+        database.write_bytes(damaged)
+        before = files_of(database.parent)
+        said.append(refusal(station.run(), STATE_REFUSED, "state/models", "damaged", "move", "start it again"))
+        if files_of(database.parent) != before or database.read_bytes() != damaged:
+            raise Short("the store has changed")
+    database.parent.rename(setting.directory / "moved")
+    again = station.serve()
+    return f"{said[0].replace(str(setting.directory), '…')}; moved away: {again}"
+
+
+def _no_space(setting: Setting) -> str:
+    """The disk is too small for a bundle, or fills while it is copied: what was there stays, nothing else does."""
+    station, said = Station.of(setting.directory), []
+    state = setting.directory / "state"
+    kept = setting.directory / "kept"
+    state.rename(kept)
+    for options, words in (
+        ("size=5m", ("are free", "needs", "free some space")),
+        ("size=64m,nr_inodes=22", ("No space left", "free some space")),
+    ):
+        with file_system(state, options):
+            shutil.copytree(kept, state, dirs_exist_ok=True)
+            before = station.stored()
+            said.append(refusal(station.run(), STATE_REFUSED, "state/models", *words))
+            if station.stored() != before:
+                gone = set(before[0]) ^ set(station.stored()[0])
+                raise Short(f"{options}: the store has changed: {gone}, {before[1]} -> {station.stored()[1]}")
+    return " | ".join(said).replace(str(setting.directory), "…")
+
+
+_COPY = "copy the bundle again"
+BUNDLES = (
+    Proof(
+        "bad.changed-byte",
+        "a bundle of which a byte was changed, or that was cut short",
+        BadBundle(
+            (
+                (_change_byte, ("model.pt2", "SHA-256", _COPY)),
+                (_change_manifest, ("manifest.json", "changed since", _COPY)),
+                (_cut, ("model.torchscript", "100 bytes", "the manifest says", _COPY)),
+            )
+        ),
+    ),
+    Proof(
+        "bad.missing-file",
+        "a bundle without a file that it declares",
+        BadBundle(
+            (
+                (_remove("model.pt2"), ("missing: 'model.pt2'", _COPY)),
+                (_remove("golden-0001.png"), ("missing: 'golden-0001.png'", _COPY)),
+                (_remove(MANIFEST), ("manifest.json", "No such file", _COPY)),
+            )
+        ),
+    ),
+    Proof(
+        "bad.extra-file",
+        "a bundle with a file that nobody declared",
+        BadBundle(((_add, ("not in the manifest: 'model.engine'", _COPY)),)),
+    ),
+    Proof(
+        "bad.dot-dot",
+        "a signed manifest that names a file outside of its bundle, or itself",
+        BadBundle(
+            (
+                (_climb, ("manifest.json", "artifacts.0.name", "export the bundle again")),
+                (_artifact(name="/etc/passwd"), ("manifest.json", "artifacts.0.name")),
+                (_lie_about_itself, ("manifest.json", "artifacts", "belongs to the bundle itself")),
+            )
+        ),
+    ),
+    Proof(
+        "bad.no-regular-file",
+        "a link, and a pipe, in place of a file",
+        BadBundle(((_link, ("model.pt2", "symbolic link", _COPY)), (_pipe, ("model.pt2", "regular file", _COPY)))),
+    ),
+    Proof("bad.ten-gb", "declared sizes, and files, of 10 GB", _ten_gb),
+    Proof(
+        "bad.expired",
+        "a signed bundle whose time is over",
+        BadBundle(((_field(expires="2020-01-01T00:00:00Z"), ("manifest.json", "expired", "2020", "newer release")),)),
+    ),
+    Proof(
+        "bad.unknown-key",
+        "a bundle that a stranger signed, and an envelope of rubbish",
+        BadBundle(
+            ((_sign_as_stranger, ("manifest.sig.json", "key")), (_garble_envelope, ("manifest.sig.json", "expected")))
+        ),
+    ),
+    Proof("bad.root", "a root.json that is missing, no root, cut short, expired", _bad_root),
+    Proof("bad.unsigned", "a bundle that nobody signed, without --dev", _unsigned),
+    Proof(
+        "bad.other-hardware",
+        "a bundle for another GPU, and one for a newer defectd",
+        BadBundle(
+            (
+                (_field(compatible=["sm_87"]), ("compatible", "sm_87", "this device is", "bring a bundle")),
+                (_field(min_defectd="99.0"), ("min_defectd", "99.0", "this is")),
+                (_field(schema="defectd.bundle/2.0"), ("schema", "defectd.bundle/1.0", "update defectd")),
+            ),
+            verify=False,
+        ),
+    ),
+    Proof("bad.runtime", "a [model] runtime that cannot be had", _runtime),
+    Proof("bad.store-damaged", "state/models/models.db is damaged", _database),
+    Proof("bad.store-full", "a disk that is too small, or fills while a bundle is taken in", _no_space),
+)
+REFUSALS = (*EXPORT_REFUSALS, *BUNDLES, *BESIDE_LINE)

@@ -1,0 +1,93 @@
+"""Swapping real engine workers: the candidate warms up beside the serving one, and takes over between two units."""
+
+from __future__ import annotations
+
+import select
+import time
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from defectd.clock import monotonic_ns
+from defectd.engine.server import EnginePlan, EngineServer
+from defectd.engine.serving import Engines, Outcome
+from defectd.workers.process import WorkerState
+from defectd.workers.ring import FrameRing, RingLayout
+from support.engine import order
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("cv2", reason="needs OpenCV")
+
+from support import models  # noqa: E402 - it imports torch
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def brightest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.save(tmp_path_factory.mktemp("models") / "brightest.torchscript")
+
+
+def plan(name: str, path: Path, sha256: str | None = None) -> EnginePlan:
+    configuration = order(path) if sha256 is None else {**order(path), "sha256": sha256}
+    return EnginePlan(name, "1", configuration["sha256"], start_timeout_s=60.0, hang_s=5.0, configuration=configuration)
+
+
+@pytest.fixture
+def engines_of(request: pytest.FixtureRequest) -> Callable[..., Engines]:
+    ring = FrameRing.create(RingLayout(2, 640 * 640 * 3))
+
+    def make(*plans: EnginePlan) -> Engines:
+        engines = Engines(plans, lambda one: EngineServer(one, (ring,), "INFO"))
+        request.addfinalizer(lambda: [worker.reap(0) for worker in engines.workers()])
+        engines.serving.worker.start()
+        return engines
+
+    return make
+
+
+def run_until(engines: Engines, over: Callable[[list[Outcome]], bool]) -> list[Outcome]:
+    """What the inspection loop does with them, while no unit comes."""
+    outcomes: list[Outcome] = []
+    deadline_s = time.monotonic() + 60
+    while not over(outcomes):
+        assert time.monotonic() < deadline_s, [worker.state for worker in engines.workers()]
+        channels = [worker.channel for worker in engines.workers() if worker.channel is not None]
+        select.select(channels, [], [], 0.05)
+        engines.serving.receive()
+        outcomes += engines.attend(monotonic_ns())
+        swapped = engines.switch()
+        if swapped is not None:
+            outcomes.append(swapped)
+    return outcomes
+
+
+def test_a_candidate_serves_when_it_is_warm_and_the_old_engine_leaves(
+    engines_of: Callable[..., Engines], brightest: Path
+) -> None:
+    engines = engines_of(plan("old", brightest))
+    run_until(engines, lambda _: engines.serving.worker.ready)
+    old = engines.serving.worker
+    engines.offer(plan("new", brightest))
+    outcomes = run_until(engines, lambda outcomes: len(outcomes) == 1 and len(engines.workers()) == 1)
+    assert outcomes == [Outcome(engines.serving.plan, serves=True)]
+    assert engines.serving.model is not None and engines.serving.model.name == "new"
+    assert old.state is WorkerState.STOPPED and old.pid is None
+
+
+def test_a_candidate_that_cannot_be_used_leaves_the_serving_engine_alone(
+    engines_of: Callable[..., Engines], brightest: Path
+) -> None:
+    engines = engines_of(plan("old", brightest))
+    engines.offer(plan("tampered", brightest, sha256="0" * 64))
+    (outcome,) = run_until(engines, lambda outcomes: len(outcomes) == 1 and engines.serving.worker.ready)
+    assert not outcome.serves and "sha256" in outcome.detail
+    assert engines.serving.plan.name == "old"
+
+
+def test_a_spare_serves_where_the_first_engine_cannot(engines_of: Callable[..., Engines], brightest: Path) -> None:
+    engines = engines_of(plan("tampered", brightest, sha256="0" * 64), plan("spare", brightest))
+    assert engines.fall_back() == plan("spare", brightest)
+    run_until(engines, lambda _: engines.serving.worker.ready)
+    assert engines.fall_back() is None
