@@ -10,6 +10,7 @@ PYTHONS ?= 3.8 3.10 3.12
 UNITS ?=
 MODEL ?= daemon/defectd/demo/boards.torchscript
 IMAGES ?=
+BUNDLE ?=
 
 help:  ## print this help
 	@echo "defectd: every unit judged, accounted for, and published"
@@ -46,7 +47,16 @@ test-pythons: mosquitto  ## what needs no torch, on Python 3.8, 3.10 and 3.12 (f
 test-gpu: setup  ## CUDA events, graphs, pinned memory: on a machine with a GPU
 	$(BIN)/python -m pytest tests/gpu
 
-prove: prove-loop  ## all acceptance suites
+prove: prove-loop prove-models  ## all acceptance suites
+
+prove-models: setup mosquitto  ## best.pt to bundle to line; needs DEFECTD_DEEPPCB and DEFECTD_PEER_PYTHON
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_models
+
+types-tensorrt: setup  ## the TensorRT modules against the vendor's bindings (fetches them)
+	$(BIN)/python tests/tensorrt-stubs
+
+test-jetpack5:  ## a bundle (BUNDLE=) served by torch 2.1.2 on Python 3.8, as on JetPack 5; fetches 4.7 GB
+	./tests/on-jetpack5 '$(BUNDLE)'
 
 prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_loop
@@ -77,4 +87,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu prove prove-loop bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu prove prove-loop prove-models types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean

@@ -31,11 +31,13 @@ _OUT_OF_MEMORY = (
     "cannot allocate memory",  # ENOMEM
     "not enough memory",
     "std::bad_alloc",
+    "outofmemory",  # TensorRT: "… [allocator.cpp] OutOfMemory (Requested size was …)"
 )
 _DEVICE_LOST = (
     "cuda error",
     "cuda driver error",
     "cuda runtime error",
+    "cuda runtime (",  # TensorRT: "Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
     "cudnn error",
     "cublas_status_",
     "cudnn_status_",

@@ -228,6 +228,7 @@ def engine_body(candidate: Candidate, prepared: Prepared, bundle: Bundle, terms:
             "input_hw": list(network.input_hw),
             "stride": network.stride,
             "end2end": network.end2end,
+            "dla": candidate.build.dla,
         },
         "threads": terms.threads,
         "golden": known if golden.pictures else None,
