@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 PORTABLE = ("torchscript", "compiled")
 """Runtimes that need nothing built: they serve until it is known what does so best, and when that fails."""
 
+_COMPILATION = 4
+"""How much longer an engine may take to start that compiles what it runs; it says nothing meanwhile."""
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -263,6 +266,8 @@ class ModelPlanner:
             "warmup_max": model.warmup_max,
             "keep_warm_s": model.keep_warm_s,
         }
+        slower = _COMPILATION if body["runtime"] == "compiled" else 1
+        start_timeout_s = slower * model.start_timeout_s
         return EnginePlan(
-            self.model.name, self.model.version, self.model.sha256, model.start_timeout_s, model.hang_s, configuration
+            self.model.name, self.model.version, self.model.sha256, start_timeout_s, model.hang_s, configuration
         )

@@ -9,14 +9,12 @@ import os
 import resource
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 from acceptance.loop_refusals import SETTINGS_REFUSED, START_FAILED, STATE_REFUSED
 from acceptance.models_beside_line import BESIDE_LINE
-from acceptance.models_export import command
 from acceptance.models_export_refusals import EXPORT_REFUSALS
 from defectd.models.bundle import open_bundle
 from defectd.models.manifest import ENVELOPE, MANIFEST
@@ -28,13 +26,13 @@ from support.coded_pictures import write_pictures
 from support.models import Convolving
 from support.proving import Proof, Setting, Short
 from support.proving_ground import tiny_station
-from support.refused import file_system, refusal
+from support.refused import ended, file_system, refusal
 from support.signed import edit_manifest, files_of, tiny_bundle, write_envelope, write_root
 from support.station import DaemonProcess, merged, write_config
 
 _GB = 10**9
-_ANSWER_S = 20.0
-_ANSWER_MB = 400
+_FEW_INODES = 7  # for the lock, SQLite's files, and the first files of a bundle
+_ANSWER_CPU_S = 3.0  # Python's start takes most of it
 
 Spoil = Callable[[Path], None]
 
@@ -59,7 +57,7 @@ class Station:
 
     def run(self, **model: Any) -> subprocess.CompletedProcess[str]:
         """`defectd run` with the bundle that comes next, which must be refused; *model* are changes to `[model]`."""
-        return command("run", "--config", self._config(**model))
+        return ended("run", "--config", self._config(**model))
 
     def serve(self) -> str:
         """The same, which must become READY; how long that took."""
@@ -78,7 +76,7 @@ class Station:
 
     def verify(self) -> subprocess.CompletedProcess[str]:
         """`defectd model verify`."""
-        return command("model", "verify", self.bundle, "--root", self.root)
+        return ended("model", "verify", self.bundle, "--root", self.root)
 
     def stored(self) -> tuple[dict[str, str], object]:
         """Files and pointers of its store."""
@@ -104,17 +102,14 @@ class BadBundle:
             directory.mkdir()
             station = Station.of(directory)
             spoil(station.bundle)
-            before, started_s = station.stored(), time.monotonic()
+            before = station.stored()
             if self.verify:
                 said.append(refusal(station.verify(), START_FAILED, *words))
             told = refusal(station.run(), SETTINGS_REFUSED, "model.path", *words)
             if not self.verify:
                 said.append(told)
-            took_s = time.monotonic() - started_s
             if station.stored() != before:
                 raise Short(f"the store has changed: {station.stored()}, before: {before}")
-            if took_s > 2 * _ANSWER_S:
-                raise Short(f"the answers took {took_s:.0f} s: {said[-1]}")
             said[-1] = said[-1].replace(str(directory), "…")
         return " | ".join(said)
 
@@ -191,7 +186,7 @@ def _garble_envelope(bundle: Path) -> None:
 
 
 def _ten_gb(setting: Setting) -> str:
-    """Neither is 10 GB read, nor is memory for it taken."""
+    """Nobody reads 10 GB."""
     before_s = _children_s()
     figure = BadBundle(
         (
@@ -202,10 +197,10 @@ def _ten_gb(setting: Setting) -> str:
             (_fill(ENVELOPE), ("manifest.sig.json", "10000000000 bytes", "at most")),
         )
     )(setting)
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    if peak_mb > _ANSWER_MB:
-        raise Short(f"a process took {peak_mb} MB; {figure}")
-    return f"{_children_s() - before_s:.1f} s of CPU for ten refusals, at most {peak_mb} MB; {figure}"
+    used_s = (_children_s() - before_s) / 10
+    if used_s > _ANSWER_CPU_S:
+        raise Short(f"a refusal takes {used_s:.1f} s of CPU; {figure}")
+    return f"ten refusals, {used_s:.1f} s of CPU each; {figure}"
 
 
 def _children_s() -> float:
@@ -241,11 +236,11 @@ def _unsigned(setting: Setting) -> str:
     said = refusal(station.run(), SETTINGS_REFUSED, "model.path", "is not signed", "defectd model sign")
     refusal(station.run(trust=None), SETTINGS_REFUSED, "model.path", "model.trust", "root.json", "--dev")
     refusal(station.verify(), START_FAILED, "is not signed", "defectd model sign")
-    refusal(command("bench", station.bundle, "--root", station.root, "--device", "cpu"), START_FAILED, "not signed")
-    refusal(command("bench", station.bundle, "--device", "cpu"), START_FAILED, "root", "--dev")
+    refusal(ended("bench", station.bundle, "--root", station.root, "--device", "cpu"), START_FAILED, "not signed")
+    refusal(ended("bench", station.bundle, "--device", "cpu"), START_FAILED, "root.json", "signs your bundles")
     if station.stored() != before:
         raise Short("the store has changed")
-    shown = command("model", "inspect", station.bundle)
+    shown = ended("model", "inspect", station.bundle)
     if shown.returncode != 0 or "NOBODY: this bundle is not signed" not in shown.stdout:
         raise Short(f"inspect: exit {shown.returncode}: {shown.stdout[:300]}{shown.stderr[-300:]}")
     return f"{said}; also by bench, and with no root at all; inspect says NOBODY"
@@ -294,20 +289,19 @@ def _database(setting: Setting) -> str:
 def _no_space(setting: Setting) -> str:
     """The disk is too small for a bundle, or fills while it is copied: what was there stays, nothing else does."""
     station, said = Station.of(setting.directory), []
-    state = setting.directory / "state"
-    kept = setting.directory / "kept"
+    state, kept = setting.directory / "state", setting.directory / "kept"
     state.rename(kept)
     for options, words in (
-        ("size=5m", ("are free", "needs", "free some space")),
-        ("size=64m,nr_inodes=22", ("No space left", "free some space")),
+        ("size=4m", ("are free", "needs", "free some space")),
+        (f"size=64m,nr_inodes={len(list(kept.rglob('*'))) + _FEW_INODES}", ("No space left", "free some space")),
     ):
         with file_system(state, options):
             shutil.copytree(kept, state, dirs_exist_ok=True)
             before = station.stored()
             said.append(refusal(station.run(), STATE_REFUSED, "state/models", *words))
             if station.stored() != before:
-                gone = set(before[0]) ^ set(station.stored()[0])
-                raise Short(f"{options}: the store has changed: {gone}, {before[1]} -> {station.stored()[1]}")
+                changed = set(before[0]) ^ set(station.stored()[0])
+                raise Short(f"{options}: the store has changed: {changed}, {before[1]} -> {station.stored()[1]}")
     return " | ".join(said).replace(str(setting.directory), "…")
 
 

@@ -9,6 +9,17 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 from support.proving import Short, Skipped
+from support.station import defectd, environment
+
+
+def ended(*arguments: str | Path, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """`defectd` with *arguments*, which is to end by itself. Raises Short if it does not."""
+    try:
+        return subprocess.run(
+            defectd(*arguments), capture_output=True, text=True, timeout=within_s, check=False, env=environment()
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise Short(f"defectd {arguments[0]} did not end within {within_s:.0f} s: it was not refused") from error
 
 
 def refusal(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any, Callable
 
@@ -34,7 +35,9 @@ def tiny_bundle(
     scratch.mkdir(parents=True)
     artifacts = {"model.torchscript": ("torchscript", models.save(scratch / "t", scripted).read_bytes())}
     if exported is not None:
+        logging.disable(logging.WARNING)  # of torch.export about itself
         models.export(scratch / "e.pt2", exported)
+        logging.disable(logging.NOTSET)
         artifacts["model.pt2"] = ("exported_program", (scratch / "e.pt2").read_bytes())
     artifacts["golden-0001.png"] = ("golden_image", tried.picture())
     golden = {"pictures": [{"image": "golden-0001.png", "boxes": [tried.BOX]}]}

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch._higher_order_ops import while_loop
 
 from defectd.models.bundle import Bundle
 from support import models
@@ -51,3 +52,20 @@ class Endless(models.BrightestBlock):
         while bool(output.max() > -1):
             output = self.look(x)
         return output
+
+
+class EndlessWhenExported(models.Convolving):
+    """The same as a `.pt2`; its first call, with which it is compiled, does not end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> never."""
+        output = self.look(x)
+        return while_loop(lambda y: y.max() > -1, lambda y: (y.clone(),), (output,))[0]
+
+
+class Mirrored(models.Convolving):
+    """It sees what is there, in another place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 64, 96) -> (1, 7, 96)."""
+        return self.look(x.flip(3))

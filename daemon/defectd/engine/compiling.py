@@ -13,7 +13,7 @@ from defectd.clock import monotonic_ns, ms_between
 from defectd.workers.child import Unusable
 
 _HEADROOM_MB = 1500
-"""Free memory below which compiling is not begun: docs/benchmarks.md has what it took."""
+"""Free memory below which compiling is not begun: on an x86_64 CPU it took 1 GB with a network of 1.6 MB."""
 
 
 def check_headroom(cache: Path, available_mb: int | None) -> None:
@@ -23,15 +23,6 @@ def check_headroom(cache: Path, available_mb: int | None) -> None:
             f"compiling needs {_HEADROOM_MB} MB of free memory, and there are {available_mb} MB: free some, or "
             'set runtime = "torchscript" or "auto"'
         )
-
-
-def available_mb() -> int | None:
-    """What the kernel thinks can be had without swapping; None if it does not say."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) // 1024
-    return None
 
 
 class Meter:

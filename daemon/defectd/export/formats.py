@@ -7,6 +7,8 @@ import inspect
 import io
 import json
 import logging
+import os
+import sys
 import warnings
 from typing import Any, Callable, Iterator
 
@@ -54,7 +56,7 @@ def to_onnx(network: torch.nn.Module, example: torch.Tensor, metadata: dict[str,
     onnx = required("onnx")
     buffer: Any = io.BytesIO()  # as good as a path, though torch's annotations do not say so
     legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-    with quiet(), torch.no_grad():
+    with quiet(), _no_output(), torch.no_grad():
         torch.onnx.export(
             network, (example,), buffer, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], **legacy
         )  # fmt: skip
@@ -106,6 +108,21 @@ def _forget_sources(graph: Any) -> None:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node:
                     _forget_sources(inner)
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """Below Python: when ONNX export fails, C++ writes the whole graph to standard output."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -93,8 +93,8 @@ class _Apart(torch.nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, *arguments: Any) -> Any:
-        """What the layer answers."""
+    def forward(self, arguments: Any) -> Any:
+        """What the layer answers; one tuple, because a writer takes one input."""
         return self.layer(*arguments)
 
 

@@ -68,7 +68,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one format. `broken`: it is not the same network, and no bundle may carry it. `worse`: a person may allow it."""
+    """On one format. `broken`: it is another network, and no bundle may carry it. `worse`: a person may allow it."""
 
     parity: Parity
     broken: tuple[str, ...]

@@ -49,9 +49,15 @@ def headline(findings: Findings) -> str:
     latency = chosen.measured.latency
     speedup = findings.speedup(chosen)
     wrong = any(entry.verdict.kind == "refused" for entry in findings.ran)
-    rank = "is the fastest that answers right" if wrong else "is the fastest" if len(findings.ran) > 1 else "serves"
-    text = f"{chosen.name} {rank}: {quantity(latency.p50_ms)} ms at p50, {quantity(latency.p99_ms)} ms at p99"
-    return text + ("." if speedup is None else f", {times(speedup)} as fast as {findings.reference}.")
+    rank = (
+        "has the lowest p99 of those that answer right"
+        if wrong
+        else "has the lowest p99"
+        if len(findings.ran) > 1
+        else "serves, p99"
+    )
+    text = f"{chosen.name} {rank}: {quantity(latency.p99_ms)} ms, p50 {quantity(latency.p50_ms)} ms"
+    return text + ("." if speedup is None else f"; {times(speedup)} as fast as {findings.reference} by p50.")
 
 
 def rows(findings: Findings) -> list[Row]:

@@ -142,7 +142,7 @@ def rewritten(exported: dict[str, Any], path: Path, **changed: bytes) -> dict[st
 
 
 def test_a_file_of_a_format_that_this_torch_does_not_know_is_unusable(exported: dict[str, Any], tmp_path: Path) -> None:
-    words = last_words(rewritten(exported, tmp_path / "future.pt2", models__model__json=b'{"schema_version": 99}'))
+    words = last_words(rewritten(exported, tmp_path / "future.pt2", model__json=b'{"schema_version": 99}'))
     assert f"this torch {torch.__version__} cannot read" in words
     assert "The TorchScript artifact serves" in words
 

@@ -1,4 +1,4 @@
-"""Real checkpoints through the whole chain. DEFECTD_DEEPPCB names a folder with images/, labels/, best.pt, data.yaml."""
+"""Real checkpoints through the whole chain. DEFECTD_DEEPPCB names a folder with images/, labels/ and best.pt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("ultralytics", reason="needs Ultralytics: pip install 'defectd[export]'")
 pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'defectd[export]'")
-onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'defectd[export]'")
+pytest.importorskip("onnx", reason="needs ONNX: pip install 'defectd[export]'")
+import onnx
 import torch
 
 from defectd.errors import ModelError
@@ -127,9 +128,8 @@ def test_the_torchscript_file_describes_itself_as_a_stock_export(deeppcb: tuple[
 @needs_deeppcb
 def test_no_pickle_is_in_the_exported_program(deeppcb: tuple[Path, Manifest, str]) -> None:
     with zipfile.ZipFile(deeppcb[0] / "model.pt2") as archive:
-        pickled = [
-            one.filename for one in archive.infolist() if one.filename.endswith((".pt", ".pkl")) and one.file_size
-        ]
+        files = {one.filename: one.file_size for one in archive.infolist()}
+        pickled = [name for name, size in files.items() if name.endswith((".pt", ".pkl")) and size]
         configs = [archive.read(name) for name in archive.namelist() if name.endswith("_config.json")]
     assert pickled == []
     assert configs

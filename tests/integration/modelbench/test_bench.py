@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ pytest.importorskip("cv2", reason="needs OpenCV")
 from defectd.errors import ModelError
 from defectd.modelbench import Options, run
 from support import models
-from support.tried import Endless, served
+from support.tried import served
 
 OPTIONS = Options(device="cpu", threads=1, calls=20, batches=(1, 2), seconds=150, allow_unsigned=True)
 
@@ -76,16 +77,36 @@ def test_an_unsigned_bundle_is_refused_unless_that_is_wanted(tmp_path: Path) -> 
 
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from defectd.modelbench import Options, run
 say = lambda line: print(line, file=sys.stderr, flush=True)
-sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), Options(device="cpu", threads=1, plain=True), say))
+sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), Options(device="cpu", threads=1, calls=10**9, plain=True), say))
 """
+
+
+def children_of(pid: int) -> list[str]:
+    """As soon as there is one."""
+    due_s = time.monotonic() + 20
+    while time.monotonic() < due_s:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            return children
+        time.sleep(0.05)
+    return []
+
+
+def is_alive(pid: str) -> bool:
+    """Not gone, and not waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_stops_it_finds_nothing_left_behind(tmp_path: Path, number: signal.Signals) -> None:
-    file = models.save(tmp_path / "endless.torchscript", Endless())
+    file = models.save(tmp_path / "model.torchscript")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     bench = subprocess.Popen(
@@ -93,11 +114,16 @@ def test_whoever_stops_it_finds_nothing_left_behind(tmp_path: Path, number: sign
         stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)},
     )  # fmt: skip
     assert bench.stderr is not None
-    first = [bench.stderr.readline(), bench.stderr.readline()]
-    assert "warming up" in first[1], first
-    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children").read_text().split()
+    assert "torchscript (1 of 1): loading" in bench.stderr.readline()
+    children = children_of(bench.pid)
     bench.send_signal(number)
-    rest = bench.communicate(timeout=30)[1]
+    try:
+        rest = bench.communicate(timeout=30)[1]
+    finally:
+        bench.kill()
     assert (bench.returncode, rest) == (130, "stopped; nothing was written\n")
-    assert children and not any(Path(f"/proc/{pid}").exists() for pid in children)
+    due_s = time.monotonic() + 10  # one that was only just started dies with its parent, a moment later
+    while any(map(is_alive, children)) and time.monotonic() < due_s:
+        time.sleep(0.05)
+    assert children and not any(map(is_alive, children))
     assert list(scratch.iterdir()) == [] and list((tmp_path / "out").iterdir()) == []
