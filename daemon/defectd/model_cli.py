@@ -51,6 +51,7 @@ def _add_export(actions: Commands) -> None:
     export.add_argument("--expires-days", type=int, default=None, help="no device takes it afterwards (default: never)")
     export.add_argument("--critical-class", action="append", default=[], metavar="CLASS", help="may never be missed")
     export.add_argument("--confidence", type=float, default=0.25, help="threshold of the golden boxes (default: 0.25)")
+    export.add_argument("--dense-head", action="store_true", help="of YOLOv10, YOLO26: the head that needs suppression")
     export.add_argument("--allow-drop", action="store_true", help="accept a loss over 0.5 points of mAP; recorded")
 
 
@@ -65,7 +66,7 @@ def _export(options: argparse.Namespace) -> int:
     chosen = ExportOptions(
         imgsz=options.imgsz, data=options.data, golden=options.golden, name=options.name, version=options.version,
         release_seq=options.release_seq, expires_days=options.expires_days, allow_drop=options.allow_drop,
-        critical_classes=tuple(options.critical_class), confidence=options.confidence,
+        critical_classes=tuple(options.critical_class), confidence=options.confidence, end2end=not options.dense_head,
     )  # fmt: skip
     export(options.checkpoint, options.out, chosen, lambda line: print(line, flush=True))
     print(f"{options.out}: not signed yet; next: defectd model sign {options.out} --key RELEASE.KEY")

@@ -17,7 +17,12 @@ from support.station import environment
 _EXPORT_S = 1500
 _HEAD_MSE, _MAP_DROP = 1e-5, 0.005
 _NETWORKS = ("yolov8n", "yolo11n", "yolov10n", "yolo26n")
-_FROM_YAML = "import sys; from ultralytics import YOLO; YOLO(sys.argv[1] + '.yaml').save(sys.argv[2])"
+_FROM_YAML = """
+import sys
+from pathlib import Path
+from support.checkpoints import save
+save(Path(sys.argv[2]), sys.argv[1])
+"""
 
 
 def exporter() -> str:
@@ -140,8 +145,8 @@ def network_bundle(setting: Setting, network: str) -> Path:
         checkpoint = bundle.with_suffix(".pt")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [exporter(), "-c", _FROM_YAML, network, str(checkpoint)],
-            capture_output=True, text=True, timeout=300, check=False,
+            [exporter(), "-c", _FROM_YAML, f"{network}.yaml", str(checkpoint)],
+            capture_output=True, text=True, timeout=300, check=False, env=environment(),
         )  # fmt: skip
         if done.returncode != 0:
             raise Short(f"{network}: {done.stderr[-300:]}")

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from acceptance.loop_images import boxes_of, deeppcb, deeppcb_station
 from acceptance.models_export import command, deeppcb_bundle, keys, network_bundle
@@ -24,6 +24,7 @@ _IMAGES, _QUICK_IMAGES = 60, 15
 _LEAST_SHARE, _LEAST_IOU, _CONFIDENCE_WITHIN = 0.995, 0.95, 0.02
 _AUTO_S = 900.0
 _COMPILED = re.compile(r"(compiled|from cache) in ([\d.]+) s")
+_CHOSEN = re.compile(r"runtime_chosen: (.*)")
 _PAGE_LEAST_BYTES = 20_000
 
 
@@ -38,8 +39,15 @@ class Run:
     runtimes: list[str]
 
 
-def _inspect(setting: Setting, name: str, model: dict[str, Any], *, wait_for: str = "", dev: bool = False) -> Run:
-    """A station with *model* over some pictures of DeepPCB; with *wait_for*, until that is in its log and ten more
+def _inspect(
+    setting: Setting,
+    name: str,
+    model: dict[str, Any],
+    *,
+    wait_for: Callable[[str], bool] | None = None,
+    dev: bool = False,
+) -> Run:
+    """A station with *model* over some pictures of DeepPCB; with *wait_for*, until its log satisfies that and ten more
     units have been judged. Raises Short if a unit is missing."""
     if find_mosquitto() is None:
         raise Skipped(NO_MOSQUITTO)
@@ -49,7 +57,7 @@ def _inspect(setting: Setting, name: str, model: dict[str, Any], *, wait_for: st
     with MosquittoBroker(directory / "broker") as broker:
         collector = Collector(broker.host, broker.port)
         base = deeppcb_station(broker.port, deeppcb(), images)
-        base["camera"][0]["loop"] = bool(wait_for)
+        base["camera"][0]["loop"] = wait_for is not None
         model = {"trust": keys(setting) / "root.json", **model}
         config = write_config(
             directory, merged(base, {"model": model, "state": {"directory": setting.directory / "state"}})
@@ -58,8 +66,8 @@ def _inspect(setting: Setting, name: str, model: dict[str, Any], *, wait_for: st
         try:
             daemon.start()
             ready_s = daemon.wait_ready(600)
-            if wait_for:
-                wait_until(lambda: wait_for in daemon.log(), _AUTO_S, f"{wait_for!r} in the log", every_s=0.5)
+            if wait_for is not None:
+                wait_until(lambda: wait_for(daemon.log()), _AUTO_S, "the choice of a runtime", every_s=0.5)
                 count = len(collector.inspections) + 10
             wait_until(lambda: len(collector.inspections) >= count, 600, f"{count} events")
             daemon.terminate()
@@ -67,7 +75,7 @@ def _inspect(setting: Setting, name: str, model: dict[str, Any], *, wait_for: st
         finally:
             daemon.end()
             collector.close()
-    stems = None if wait_for else [path.stem for path in sorted(images.iterdir())]
+    stems = None if wait_for is not None else [path.stem for path in sorted(images.iterdir())]
     result = audit(collector, setting.directory / "state" / "outbox.db", daemon.log(), stems)
     if result.problems or result.verdicts["error"]:
         raise Short("; ".join([*result.problems, result.figure()]))
@@ -117,13 +125,21 @@ def _same_boxes(setting: Setting) -> str:
 def _auto(setting: Setting) -> str:
     """The line runs by the portable format; the others are tried beside it; then the fastest serves."""
     model = {"path": deeppcb_bundle(setting), "runtime": "auto"}
-    trying = _inspect(setting, "auto", model, wait_for="runtime_chosen")
-    (told,) = re.findall(r"runtime_chosen: (.*)", trying.log)
+    trying = _inspect(setting, "auto", model, wait_for=_settled)
+    (told,) = _CHOSEN.findall(trying.log)
     chosen = told.partition(":")[0]
+    if trying.runtimes != list(dict.fromkeys(["torchscript-fp32-cpu", f"{chosen}-fp32-cpu"])):
+        raise Short(f"{chosen} was chosen, but units were judged by {trying.runtimes}")
     later = _inspect(setting, "auto-later", model)
     if later.runtimes != [f"{chosen}-fp32-cpu"]:
         raise Short(f"{chosen} was chosen, but the next start is served by {later.runtimes}")
     return f"{told[:400]}; served by {' then '.join(trying.runtimes)}, {trying.figure}; next start: {later.runtimes[0]}"
+
+
+def _settled(log: str) -> bool:
+    """A runtime was chosen, and serves."""
+    found = _CHOSEN.search(log)
+    return found is not None and (found.group(1).startswith("torchscript:") or "swapped:" in log)
 
 
 def _networks(setting: Setting) -> str:
