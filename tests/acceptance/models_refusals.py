@@ -1,11 +1,11 @@
 """Bad bundles: refused by `model verify` and by `defectd run`, in words to act on, and the model in the store stays.
 
-Refusals of an export are in models_export_refusals.py, what goes wrong beside a serving line in models_beside_line.py.
+Refusals of an export are in models_export_refusals.py, what goes wrong beside a serving line in models_beside_line.py,
+what an earlier start has left in models_left_behind.py.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -16,25 +16,40 @@ from typing import Any, Callable
 from acceptance.loop_refusals import SETTINGS_REFUSED, START_FAILED, STATE_REFUSED
 from acceptance.models_beside_line import BESIDE_LINE
 from acceptance.models_export_refusals import EXPORT_REFUSALS
+from acceptance.models_left_behind import LEFT_BEHIND
 from defectd.models.bundle import open_bundle
 from defectd.models.manifest import ENVELOPE, MANIFEST
 from defectd.models.store import Store
 from defectd.models.trust import read_root
 from support.brokers import free_port
-from support.bundles import STRANGER
 from support.coded_pictures import write_pictures
 from support.models import Convolving
 from support.proving import Proof, Setting, Short
 from support.proving_ground import tiny_station
 from support.refused import ended, file_system, refusal
-from support.signed import edit_manifest, files_of, tiny_bundle, write_envelope, write_root
+from support.signed import files_of, tiny_bundle, write_root
+from support.spoilt import (
+    Spoil,
+    add,
+    artifact,
+    change_byte,
+    change_manifest,
+    climb,
+    cut,
+    field,
+    fill,
+    garble_envelope,
+    lie_about_itself,
+    link,
+    pipe,
+    remove,
+    sign_as_stranger,
+)
 from support.station import DaemonProcess, merged, write_config
 
 _GB = 10**9
 _FEW_INODES = 7  # for the lock, SQLite's files, and the first files of a bundle
 _ANSWER_CPU_S = 3.0  # Python's start takes most of it
-
-Spoil = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -114,74 +129,6 @@ class BadBundle:
         return " | ".join(said)
 
 
-# -- what a courier, or a disk, may do ---------------------------------------------------------------------------
-
-
-def _change_byte(bundle: Path) -> None:
-    data = bytearray((bundle / "model.pt2").read_bytes())
-    data[len(data) // 2] ^= 1
-    (bundle / "model.pt2").write_bytes(data)
-
-
-def _change_manifest(bundle: Path) -> None:
-    (bundle / MANIFEST).write_bytes((bundle / MANIFEST).read_bytes().replace(b"pcb", b"pcc"))
-
-
-def _cut(bundle: Path) -> None:
-    os.truncate(bundle / "model.torchscript", 100)
-
-
-def _remove(name: str) -> Spoil:
-    return lambda bundle: (bundle / name).unlink()
-
-
-def _add(bundle: Path) -> None:
-    (bundle / "model.engine").write_bytes(b"a program")
-
-
-def _link(bundle: Path) -> None:
-    (bundle / "model.pt2").rename(bundle.parent / "elsewhere.pt2")
-    (bundle / "model.pt2").symlink_to(bundle.parent / "elsewhere.pt2")
-
-
-def _pipe(bundle: Path) -> None:
-    (bundle / "model.pt2").unlink()
-    os.mkfifo(bundle / "model.pt2")
-
-
-def _fill(name: str) -> Spoil:
-    """A sparse file of 10 GB."""
-    return lambda bundle: os.truncate(bundle / name, 10 * _GB)
-
-
-# -- what a holder of the key, or somebody who is none, may write ------------------------------------------------
-
-
-def _artifact(**changes: Any) -> Spoil:
-    return lambda bundle: edit_manifest(bundle, lambda fields: fields["artifacts"][0].update(changes))
-
-
-def _field(**changes: Any) -> Spoil:
-    return lambda bundle: edit_manifest(bundle, lambda fields: fields.update(changes))
-
-
-def _climb(bundle: Path) -> None:
-    (bundle / "model.torchscript").rename(bundle.parent / "model.torchscript")
-    _artifact(name="../model.torchscript")(bundle)
-
-
-def _lie_about_itself(bundle: Path) -> None:
-    edit_manifest(bundle, lambda fields: fields["artifacts"][0].update(name=MANIFEST))
-
-
-def _sign_as_stranger(bundle: Path) -> None:
-    write_envelope(bundle, STRANGER)
-
-
-def _garble_envelope(bundle: Path) -> None:
-    (bundle / ENVELOPE).write_bytes(b"\x00\xff" * 500)
-
-
 # -- more than one bundle ----------------------------------------------------------------------------------------
 
 
@@ -190,11 +137,11 @@ def _ten_gb(setting: Setting) -> str:
     before_s = _children_s()
     figure = BadBundle(
         (
-            (_artifact(size=10 * _GB), ("manifest.json", "artifacts.0.size", "less than or equal to", "export")),
-            (_artifact(size=3 * _GB), ("model.torchscript", "the manifest says 3000000000")),
-            (_fill("model.pt2"), ("model.pt2", "10000000000 bytes", "the manifest says")),
-            (_fill(MANIFEST), ("manifest.json", "10000000000 bytes", "at most")),
-            (_fill(ENVELOPE), ("manifest.sig.json", "10000000000 bytes", "at most")),
+            (artifact(size=10 * _GB), ("manifest.json", "artifacts.0.size", "less than or equal to", "export")),
+            (artifact(size=3 * _GB), ("model.torchscript", "the manifest says 3000000000")),
+            (fill("model.pt2"), ("model.pt2", "10000000000 bytes", "the manifest says")),
+            (fill(MANIFEST), ("manifest.json", "10000000000 bytes", "at most")),
+            (fill(ENVELOPE), ("manifest.sig.json", "10000000000 bytes", "at most")),
         )
     )(setting)
     used_s = (_children_s() - before_s) / 10
@@ -312,9 +259,9 @@ BUNDLES = (
         "a bundle of which a byte was changed, or that was cut short",
         BadBundle(
             (
-                (_change_byte, ("model.pt2", "SHA-256", _COPY)),
-                (_change_manifest, ("manifest.json", "changed since", _COPY)),
-                (_cut, ("model.torchscript", "100 bytes", "the manifest says", _COPY)),
+                (change_byte, ("model.pt2", "SHA-256", _COPY)),
+                (change_manifest, ("manifest.json", "changed since", _COPY)),
+                (cut, ("model.torchscript", "100 bytes", "the manifest says", _COPY)),
             )
         ),
     ),
@@ -323,44 +270,44 @@ BUNDLES = (
         "a bundle without a file that it declares",
         BadBundle(
             (
-                (_remove("model.pt2"), ("missing: 'model.pt2'", _COPY)),
-                (_remove("golden-0001.png"), ("missing: 'golden-0001.png'", _COPY)),
-                (_remove(MANIFEST), ("manifest.json", "No such file", _COPY)),
+                (remove("model.pt2"), ("missing: 'model.pt2'", _COPY)),
+                (remove("golden-0001.png"), ("missing: 'golden-0001.png'", _COPY)),
+                (remove(MANIFEST), ("manifest.json", "No such file", _COPY)),
             )
         ),
     ),
     Proof(
         "bad.extra-file",
         "a bundle with a file that nobody declared",
-        BadBundle(((_add, ("not in the manifest: 'model.engine'", _COPY)),)),
+        BadBundle(((add, ("not in the manifest: 'model.engine'", _COPY)),)),
     ),
     Proof(
         "bad.dot-dot",
         "a signed manifest that names a file outside of its bundle, or itself",
         BadBundle(
             (
-                (_climb, ("manifest.json", "artifacts.0.name", "export the bundle again")),
-                (_artifact(name="/etc/passwd"), ("manifest.json", "artifacts.0.name")),
-                (_lie_about_itself, ("manifest.json", "artifacts", "belongs to the bundle itself")),
+                (climb, ("manifest.json", "artifacts.0.name", "export the bundle again")),
+                (artifact(name="/etc/passwd"), ("manifest.json", "artifacts.0.name")),
+                (lie_about_itself, ("manifest.json", "artifacts", "belongs to the bundle itself")),
             )
         ),
     ),
     Proof(
         "bad.no-regular-file",
         "a link, and a pipe, in place of a file",
-        BadBundle(((_link, ("model.pt2", "symbolic link", _COPY)), (_pipe, ("model.pt2", "regular file", _COPY)))),
+        BadBundle(((link, ("model.pt2", "symbolic link", _COPY)), (pipe, ("model.pt2", "regular file", _COPY)))),
     ),
     Proof("bad.ten-gb", "declared sizes, and files, of 10 GB", _ten_gb),
     Proof(
         "bad.expired",
         "a signed bundle whose time is over",
-        BadBundle(((_field(expires="2020-01-01T00:00:00Z"), ("manifest.json", "expired", "2020", "newer release")),)),
+        BadBundle(((field(expires="2020-01-01T00:00:00Z"), ("manifest.json", "expired", "2020", "newer release")),)),
     ),
     Proof(
         "bad.unknown-key",
         "a bundle that a stranger signed, and an envelope of rubbish",
         BadBundle(
-            ((_sign_as_stranger, ("manifest.sig.json", "key")), (_garble_envelope, ("manifest.sig.json", "expected")))
+            ((sign_as_stranger, ("manifest.sig.json", "key")), (garble_envelope, ("manifest.sig.json", "expected")))
         ),
     ),
     Proof("bad.root", "a root.json that is missing, no root, cut short, expired", _bad_root),
@@ -370,9 +317,9 @@ BUNDLES = (
         "a bundle for another GPU, and one for a newer defectd",
         BadBundle(
             (
-                (_field(compatible=["sm_87"]), ("compatible", "sm_87", "this device is", "bring a bundle")),
-                (_field(min_defectd="99.0"), ("min_defectd", "99.0", "this is")),
-                (_field(schema="defectd.bundle/2.0"), ("schema", "defectd.bundle/1.0", "update defectd")),
+                (field(compatible=["sm_87"]), ("compatible", "sm_87", "this device is", "bring a bundle")),
+                (field(min_defectd="99.0"), ("min_defectd", "99.0", "this is")),
+                (field(schema="defectd.bundle/2.0"), ("schema", "defectd.bundle/1.0", "update defectd")),
             ),
             verify=False,
         ),
@@ -381,4 +328,4 @@ BUNDLES = (
     Proof("bad.store-damaged", "state/models/models.db is damaged", _database),
     Proof("bad.store-full", "a disk that is too small, or fills while a bundle is taken in", _no_space),
 )
-REFUSALS = (*EXPORT_REFUSALS, *BUNDLES, *BESIDE_LINE)
+REFUSALS = (*EXPORT_REFUSALS, *BUNDLES, *BESIDE_LINE, *LEFT_BEHIND)

@@ -127,7 +127,7 @@ def test_what_a_worker_is_told_is_what_was_tried(tmp_path):
     order = EngineOrder.of(engine_body(one, prepare(one, bundle, None, TERMS), bundle, TERMS))
     assert (order.path, order.sha256) == (bundle.path("torchscript"), one.source_sha256)
     assert (order.runtime, order.device, order.precision) == ("torchscript", "cpu", "fp32")
-    assert order.metadata == models.DECLARED and order.names == models.NAMES
+    assert order.metadata == {**models.DECLARED, "dla": None} and order.names == models.NAMES
 
 
 BUILDER = """
