@@ -81,7 +81,7 @@ def build(checked: Checked) -> Daemon:
     settings = checked.settings
     _claim(settings.state.directory)
     planner = ModelPlanner(checked.model, settings, build_recipe(settings))
-    engine_plans = planner.first_plans()
+    engine_plans, undecided = planner.first_plans(), planner.undecided
     boot_id, station = str(uuid.uuid4()), settings.station.station
     outbox = Outbox(
         settings.state.directory / "outbox.db",
@@ -130,10 +130,10 @@ def build(checked: Checked) -> Daemon:
         )
         undo.pop_all()
         chooser = None
-        if planner.undecided:
+        if undecided:
             chooser = RuntimeChooser(planner, engines, str(engine_plans[0].configuration["runtime"]), faults)
-    if checked.model.warning is not None:
-        faults.begin("model", "trust", checked.model.warning)
+    if planner.warnings:
+        faults.begin("model", "warning", "; ".join(planner.warnings))
     return Daemon(outbox, publisher, loop, faults, condition, chooser)
 
 

@@ -66,11 +66,16 @@ class RuntimeChooser:
         for line in lines:
             log.info("runtime %s", line)
         if choice.runtime is None:
-            self._faults.begin("engine", "runtime_not_chosen", f"none of them may serve: {'; '.join(lines)}")
+            tell = self._faults.begin if choice.settled else self._faults.note  # for want of memory: next time, perhaps
+            tell("engine", "runtime_not_chosen", f"none could be proven: {'; '.join(lines)}")
             return
         self._faults.note("engine", "runtime_chosen", f"{choice.runtime}: {'; '.join(lines)}")
-        plan = self._planner.plan(choice.runtime) if choice.runtime != self._serving else None
-        if plan is not None:
+        if choice.runtime == self._serving:
+            return
+        plan = self._planner.plan(choice.runtime)
+        if plan is None:
+            self._faults.begin("engine", "swap_failed", f"{choice.runtime} was chosen, and cannot be planned")
+        else:
             self._engines.offer(plan)
 
     def _say(self, stage: str, share: float | None) -> None:

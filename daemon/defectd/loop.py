@@ -20,11 +20,11 @@ from defectd.engine.serving import Engines, Outcome
 from defectd.evidence.keeper import EvidenceKeeper, Kept
 from defectd.faults import Faults
 from defectd.inspection.events import ErrorReason
-from defectd.inspection.frame import Frame
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import EngineAnswer, StationIdentity
 from defectd.inspection.verdict import Judgement, judge, refuse
 from defectd.line import Line, Store, Tally, Unit
+from defectd.probe import Probe
 from defectd.workers.channel import Channel
 from defectd.workers.process import Died, News, Worker, WorkerState
 from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Refused, Triggered
@@ -35,7 +35,6 @@ _LONGEST_WAIT_S = 1.0
 _DRAIN_NS = 2 * NS_PER_S
 _REAP_S = 1.0
 _ABORTED = Judgement("aborted", error_detail="the daemon was stopped")
-_PROBE_HEIGHT_PX, _PROBE_WIDTH_PX = 64, 64
 
 
 class InspectionLoop:
@@ -65,7 +64,7 @@ class InspectionLoop:
             Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally) for feed in feeds
         ]
         self._inferring: tuple[Line, Unit] | None = None
-        self._probe_slot: int | None = None
+        self._probe = Probe(feeds[0])
         self._proven = False
         self._stop_asked = threading.Event()
         self._drain_by_ns: int | None = None
@@ -229,15 +228,15 @@ class InspectionLoop:
             self._faults.end("engine", "cpu_fallback", f"it runs on {report['device_name']}")
         self._faults.end("engine", "engine_unavailable", "a new engine is warm", ends=dict(self._engine.worker.exits))
         if not self._proven:
-            self._probe()
+            self._probe.send(self._engine)
         self._on_change()
 
     def _on_engine_died(self, died: Died) -> None:
         self.tally.counts[f"engine_{died.reason}"] += 1
         if not self._proven:
-            self._return_probe()
-        if died.fatal_code == "unusable" and (spare := self._engines.fall_back()) is not None:
-            detail = f"{died.fatal_detail}; {spare.name} {spare.version} is served by its portable format instead"
+            self._probe.give_back()
+        if (spare := self._engines.fall_back(died)) is not None:
+            detail = f"{died.fatal_detail or died.reason}; {spare.configuration['runtime']} serves instead"
             self._faults.begin("engine", "runtime_unusable", detail)
         elif died.fatal_code == "unusable" and not self._proven:
             self.failure = died.fatal_detail
@@ -247,26 +246,11 @@ class InspectionLoop:
             self._refuse_inferring("engine_failed", _obituary(died))
         self._on_change()
 
-    def _probe(self) -> None:
-        """One real inference, by the way that units take: READY means that it inspects."""
-        feed = self._lines[0].feed
-        self._probe_slot = slot = feed.lend()
-        assert slot is not None, "no camera runs yet, so every slot is free"
-        feed.ring.begin_write(slot)
-        feed.ring.pixels(slot, _PROBE_HEIGHT_PX, _PROBE_WIDTH_PX).fill(114)
-        generation = feed.ring.end_write(slot)
-        self._engine.infer(feed.index, Frame(slot, generation, _PROBE_WIDTH_PX, _PROBE_HEIGHT_PX, None))
-
     def _on_probed(self) -> None:
-        self._return_probe()
+        self._probe.give_back()
         self._proven = True
         for line in self._lines:
             line.feed.start()
-
-    def _return_probe(self) -> None:
-        if self._probe_slot is not None:
-            self._lines[0].feed.give_back(self._probe_slot)
-            self._probe_slot = None
 
     # -- cameras come and go ---------------------------------------------------------------------------------
 

@@ -7,18 +7,20 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from defectd import __version__
+from defectd.clock import utc_now
 from defectd.engine.selection import (
+    BuildOptions,
     Candidate,
     Choice,
     Say,
     Terms,
     candidates,
     choose,
-    decided,
     engine_body,
+    known_choice,
     prepare,
     prove,
     select,
@@ -27,7 +29,9 @@ from defectd.engine.server import EnginePlan
 from defectd.errors import ModelError, StateError
 from defectd.inspection.recipe import Recipe
 from defectd.models.bundle import Bundle, check_compatible, open_bundle
+from defectd.models.catalog import DamagedStore, Release
 from defectd.models.fingerprint import device_tags, installed_versions
+from defectd.models.manifest import MANIFEST, parse_manifest
 from defectd.models.metadata import ModelMetadata, parse_engine_metadata, read_metadata
 from defectd.models.store import Store
 from defectd.models.trust import TrustError, read_root
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 PORTABLE = ("torchscript", "compiled")
 """Runtimes that need nothing built: they serve until it is known what does so best, and when that fails."""
 
+_NMS_IOU = 0.7
+"""Of a single file, which does not say; Ultralytics' default."""
 _COMPILATION = 4
 """How much longer an engine may take to start that compiles what it runs; it says nothing meanwhile."""
 
@@ -59,7 +65,7 @@ class ServedModel:
 def open_model(settings: Settings, *, dev: bool) -> ServedModel:
     """The model that `[model]` names, verified. With *dev*, programs that nobody signed will do. Raises ModelError."""
     model = settings.model
-    if model.path.is_dir():
+    if _is_directory(model.path):
         bundle, warning = _open_signed(settings, dev=dev)
         if model.name is not None or model.version is not None:
             raise ModelError(f"{model.path}: a bundle has its own name and version; remove those of [model]")
@@ -72,6 +78,13 @@ def open_model(settings: Settings, *, dev: bool) -> ServedModel:
             manifest.network.input_hw, bundle, warning,
         )  # fmt: skip
     return _single_file(model, dev=dev)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; expected a bundle or a model that this user may read") from error
 
 
 def is_engine(path: Path) -> bool:
@@ -137,6 +150,24 @@ def _open_signed(settings: Settings, *, dev: bool) -> tuple[Bundle, str | None]:
     return bundle, unsigned
 
 
+def open_store(state: Path, warn: Callable[[str], None]) -> Store:
+    """The store in *state*; a damaged one is put aside and begun anew: all can be had again. Raises StateError."""
+    directory = store_directory(state)
+    try:
+        return Store(directory)
+    except DamagedStore as error:
+        aside = directory.with_name(f"{directory.name}.damaged-{utc_now():%Y%m%dT%H%M%S}")
+        directory.rename(aside)
+        warn(f"{error}; it was put aside as {aside}, and begun anew")
+        return Store(directory)
+
+
+def _as_stored(release: Release) -> Bundle:
+    """Raises ModelError."""
+    path = release.directory / MANIFEST
+    return Bundle(release.directory, parse_manifest(path.read_bytes(), str(path)), release.manifest_sha256, ())
+
+
 def _was_accepted(state: Path, manifest_sha256: str) -> bool:
     directory = store_directory(state)
     if not (directory / "models.db").exists():
@@ -161,57 +192,66 @@ class ModelPlanner:
     """Plans for the engines that may serve one model on this device. Used by one thread at a time."""
 
     def __init__(self, model: ServedModel, settings: Settings, recipe: Recipe) -> None:
-        """Take a bundle into the store, from which it is served. Raises StateError."""
+        """Take a bundle into the store, from which it is served; from where it lies, if the store cannot be used."""
         self.model, self._settings, self._recipe = model, settings, recipe
+        self.warnings = [] if model.warning is None else [model.warning]
         self._terms = Terms(
             device=settings.model.device,
             precision=settings.model.precision,
             threads=settings.model.threads,
             max_detections=settings.model.max_detections,
             trial_s=settings.model.trial_s,
+            build=BuildOptions(settings.model.workspace_mb, settings.model.dla_core),
         )
-        self._bundle: Bundle | None = None
-        self._store: Store | None = None
+        self._bundle, self._store = model.bundle, None
         if model.bundle is not None:
-            self._store = Store(store_directory(settings.state.directory))
-            release = self._store.import_bundle(model.bundle, "current")
-            if model.bundle.signed_by:
-                self._store.accept(model.sha256, model.bundle.signed_by)
-            self._store.collect_garbage()
-            self._bundle = replace(model.bundle, directory=release.directory)
+            try:
+                self._store, self._bundle = self._take_in(model.bundle)
+            except (StateError, ModelError, OSError) as error:
+                self.warnings.append(f"{error}; the bundle is served from {model.path}, and no runtime is chosen")
 
     def first_plans(self) -> list[EnginePlan]:
         """The engine to start with, then its spares. What must be built first, or is undecided, waits for a trial.
         Raises ModelError if nothing can be served before one."""
         if self._bundle is None:
             return [self._single_plan()]
+        known = self._known()
+        for line in known.lines() if known is not None else ():
+            log.info("known of runtime %s", line)
         wanted = self._settings.model.runtime
-        decided = self._decided()
-        first = wanted if wanted != "auto" else decided.runtime if decided is not None else None
-        order = [first] if first else []
+        first = wanted if wanted != "auto" else None if known is None else known.runtime
+        order = [first] if first is not None else []
         plans = [plan for runtime in dict.fromkeys([*order, *PORTABLE]) if (plan := self.plan(runtime)) is not None]
         if not plans:
-            raise ModelError(
-                f"{self.model.path}: none of its formats can serve before it was tried on this device; "
-                "export it with TorchScript"
-            )
+            obstacles = [
+                f"{one.label}: {one.obstacle}" for one in self._candidates(self._bundle) if one.obstacle is not None
+            ]
+            raise ModelError(f"{self.model.path}: nothing can serve before a trial; {'; '.join(obstacles)}")
         return plans
 
     @property
     def undecided(self) -> bool:
-        """It is not known what serves best on this device: `choose` would have to try."""
-        if self._bundle is None:
+        """It is not known what serves best on this device, or it is not built: `choose` would have to work."""
+        if self._bundle is None or self._store is None:
             return False
         wanted = self._settings.model.runtime
-        return self._decided() is None if wanted == "auto" else self.plan(wanted) is None
+        if wanted != "auto":
+            return self.plan(wanted) is None
+        possible = [one for one in self._candidates(self._bundle) if one.obstacle is None]
+        if len(possible) == 1 and not possible[0].builds:
+            return False  # there is nothing to choose from
+        known = self._known()
+        return known is None or not known.settled or known.runtime is None or self.plan(known.runtime) is None
 
     def choose(self, say: Say, stop: threading.Event) -> Choice:
         """Build and try what might serve, in processes of low priority; minutes. Raises StateError."""
         assert self._bundle is not None and self._store is not None
-        wanted = self._settings.model.runtime
-        if wanted == "auto":
+        wanted, known = self._settings.model.runtime, self._known()
+        lost = known.runtime if known is not None and known.settled else None  # chosen before, and not built any more
+        runtime = lost if wanted == "auto" else wanted
+        if runtime is None:
             return select(self._bundle, self._store, self._terms, say, stop.is_set)
-        return choose([prove(self._candidate(wanted), self._bundle, self._store, self._terms, say, stop.is_set)])
+        return choose([prove(self._candidate(runtime), self._bundle, self._store, self._terms, say, stop.is_set)])
 
     def plan(self, runtime: str) -> EnginePlan | None:
         """An engine of that runtime; None if this device or this bundle cannot have it, or it is not built yet."""
@@ -225,21 +265,38 @@ class ModelPlanner:
             return None
         return self._plan(engine_body(candidate, prepared, self._bundle, self._terms))
 
+    def _take_in(self, bundle: Bundle) -> tuple[Store, Bundle]:
+        """The store, and the bundle as it lies there. What the last one needs is kept: a person may go back to it."""
+        store = open_store(self._settings.state.directory, self.warnings.append)
+        before = store.pointers().get("current")
+        release = store.import_bundle(bundle, "current")
+        if before not in (None, bundle.manifest_sha256):
+            store.set_pointers({"previous": before})
+        if bundle.signed_by:
+            store.accept(bundle.manifest_sha256, bundle.signed_by)
+        live = {one.fingerprint for kept in store.releases() for one in self._candidates(_as_stored(kept))}
+        store.collect_garbage(live)  # engines of another JetPack, too
+        return store, replace(bundle, directory=release.directory)
+
+    def _candidates(self, bundle: Bundle) -> list[Candidate]:
+        terms = self._terms
+        versions = installed_versions()
+        return candidates(
+            bundle, device=terms.device, precision=terms.precision, versions=versions, build=terms.build
+        )  # fmt: skip
+
     def _candidate(self, runtime: str) -> Candidate:
         assert self._bundle is not None
-        terms = self._terms
-        found = candidates(
-            self._bundle, device=terms.device, precision=terms.precision, versions=installed_versions()
-        )  # fmt: skip
-        return next(candidate for candidate in found if candidate.runtime == runtime)
+        return next(candidate for candidate in self._candidates(self._bundle) if candidate.runtime == runtime)
 
     def _is_built(self, candidate: Candidate) -> bool:
-        assert self._store is not None
-        return self._store.engine(candidate.fingerprint) is not None
+        return self._store is not None and self._store.engine(candidate.fingerprint) is not None
 
-    def _decided(self) -> Choice | None:
-        assert self._bundle is not None and self._store is not None
-        return decided(self._bundle, self._store, self._terms)
+    def _known(self) -> Choice | None:
+        """What was found before, settled or not."""
+        if self._bundle is None or self._store is None:
+            return None
+        return known_choice(self._bundle, self._store, self._terms)
 
     def _single_plan(self) -> EnginePlan:
         model = self._settings.model
@@ -249,7 +306,7 @@ class ModelPlanner:
                 "sha256": self.model.sha256,
                 "runtime": "tensorrt" if is_engine(model.path) else "torchscript",
                 "device": model.device,
-                "precision": model.precision,
+                "precision": "fp32" if model.precision == "fp32" else "fp16",
                 "max_detections": model.max_detections,
                 "names": list(self.model.names),
                 "threads": model.threads,
@@ -261,7 +318,7 @@ class ModelPlanner:
         configuration = {
             **body,
             "confidence": self._recipe.lowest_confidence,
-            "nms_iou": model.nms_iou,
+            "nms_iou": body.get("nms_iou", _NMS_IOU) if model.nms_iou is None else model.nms_iou,
             "warmup_min": model.warmup_min,
             "warmup_max": model.warmup_max,
             "keep_warm_s": model.keep_warm_s,

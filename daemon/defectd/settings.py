@@ -81,8 +81,10 @@ class ModelSettings(Section):
     name: str | None = Field(default=None, description="of a single file; default: its stem. A bundle has its own")
     version: str | None = Field(default=None, description="of a single file; default: 0. A bundle has its own")
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    precision: Literal["fp16", "fp32"] = "fp16"
-    nms_iou: Confidence = 0.7
+    precision: Literal["fp16", "fp32", "int8"] = Field(default="fp16", description="int8: of TensorRT alone")
+    dla_core: int | None = Field(default=None, ge=0, le=7, description="of TensorRT: build for this DLA core")
+    workspace_mb: int = Field(default=1024, ge=16, description="of TensorRT: memory while it builds, at most")
+    nms_iou: Confidence | None = Field(default=None, description="default: the bundle's, or 0.7")
     max_detections: int = Field(default=300, ge=1, le=300)
     warmup_min: int | None = Field(default=None, ge=3)
     warmup_max: int | None = Field(default=None, ge=3)

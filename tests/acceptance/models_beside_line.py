@@ -102,7 +102,7 @@ def _start_hangs(setting: Setting) -> str:
     bundle = bundle_of(setting, EndlessWhenExported())
     told = inspect(setting, bundle, runtime="compiled", start_timeout_s=15)
     told.served_by(PORTABLE)
-    return f"READY after {told.ready_s:.0f} s; {told.fault('runtime_unusable', 'portable')}; {told.figure}"
+    return f"READY after {told.ready_s:.0f} s; {told.fault('runtime_unusable', 'instead')}; {told.figure}"
 
 
 # -- disks -------------------------------------------------------------------------------------------------------

@@ -214,11 +214,26 @@ def become_background(parent: int, nice: int) -> None:
     if os.getppid() != parent:  # it died before we could ask
         os._exit(0)
     os.nice(nice)
+    _lower_session(nice)
     number = _IOPRIO_SET.get(platform.machine())
     if number is not None:
         library.syscall(number, 1, 0, _IOPRIO_IDLE)  # 1: of a process; if it is refused, nice has to do
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _lower_session(nice: int) -> None:
+    """Where the kernel groups processes by session (sched_autogroup), `nice` counts only within one, and this session
+    would have as much of the cores as the line's. The kernel takes one change in a tenth of a second."""
+    for _ in range(3):
+        try:
+            Path("/proc/self/autogroup").write_text(str(nice))
+        except BlockingIOError:
+            time.sleep(0.15)
+        except OSError:  # a kernel without it
+            return
+        else:
+            return
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class GoldenOrder:
         return cls(Path(body["manifest"]), str(body["sha256"]))
 
     def read(self) -> GoldenSet:
-        """Pictures and answers, each hashed again. Raises Unusable, which names the file."""
+        """Where the pictures are, and the answers, hashed again. Raises Unusable, which names the file."""
         try:
             data = _verified(self.manifest, self.sha256)
             manifest = parse_manifest(data, str(self.manifest))
@@ -58,7 +58,8 @@ class GoldenOrder:
         hashes = {artifact.name: artifact.sha256 for artifact in manifest.artifacts}
         paths = {picture.image: self.manifest.with_name(picture.image) for picture in golden.pictures}
         return GoldenSet(
-            pictures=[_decode(path, _verified(path, hashes[name])) for name, path in paths.items()],
+            paths=list(paths.values()),
+            hashes=[hashes[name] for name in paths],
             expected=[expected_detections(picture) for picture in golden.pictures],
             classes=tuple(network.classes),
             limits=golden.limits,
@@ -68,24 +69,30 @@ class GoldenOrder:
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """Pictures (H, W, 3) BGR, and what the original saw in them at `thresholds`."""
+    """Pictures, and what the original saw in them at `thresholds`. One is in memory at a time."""
 
-    pictures: list[Pixels]
+    paths: list[Path]
+    hashes: list[str]
     expected: list[Detections]
     classes: tuple[str, ...]
     limits: AcceptanceLimits
     thresholds: Thresholds
 
+    def picture(self, index: int) -> Pixels:
+        """(H, W, 3) BGR, hashed. Raises Unusable, which names the file."""
+        path = self.paths[index]
+        return _decode(path, _verified(path, self.hashes[index]))
+
     def compare(self, engine: Judged, say: Callable[[float], None]) -> GoldenReport | None:
         """What *engine* sees in them, at `thresholds`, which it keeps; *say* hears the share that is done. None if
-        there are no pictures. Raises what `infer` raises."""
-        if not self.pictures:
+        there are no pictures. Raises what `infer` raises, and Unusable."""
+        if not self.paths:
             return None
         engine.judge_by(self.thresholds)
         found = []
-        for index, picture in enumerate(self.pictures):
-            say(index / len(self.pictures))
-            found.append(engine.infer(picture)[0])
+        for index in range(len(self.paths)):
+            say(index / len(self.paths))
+            found.append(engine.infer(self.picture(index))[0])
         return compare(self.expected, found, self.classes, self.thresholds.confidence, self.limits)
 
 

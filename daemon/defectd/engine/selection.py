@@ -7,7 +7,9 @@ For the daemon's side: no torch here. Whatever a candidate does is a reason in w
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -35,7 +37,7 @@ from defectd.models.store import Store
 
 __all__ = [
     "BuildOptions", "Candidate", "Choice", "Prepared", "Terms", "Trial", "TrialResult",
-    "candidates", "choose", "decided", "decision_key", "engine_body", "prepare", "prove", "select",
+    "candidates", "choose", "decision_key", "engine_body", "known_choice", "prepare", "prove", "select",
 ]  # fmt: skip
 
 _ENGINE_FILES = {"tensorrt": "model.plan", "torch-tensorrt": "model.trt.ts"}
@@ -86,33 +88,35 @@ def select(
     bundle: Bundle, store: Store, terms: Terms, say: Say = _unheard, stop: Callable[[], bool] = _never,
 ) -> Choice:  # fmt: skip
     """What was decided for this bundle on a device like this, or else is decided now, and kept. Raises StateError."""
-    known = decided(bundle, store, terms)
-    if known is not None:
+    known = known_choice(bundle, store, terms)
+    if known is not None and known.settled and known.runtime is not None:
         return known
     versions = installed_versions()
     possible = candidates(
         bundle, device=terms.device, precision=terms.precision, versions=versions, build=terms.build
     )  # fmt: skip
-    trials = [prove(candidate, bundle, store, terms, _about(candidate, say), stop) for candidate in possible]
-    choice = choose(trials)
+    choice = choose([prove(one, bundle, store, terms, _about(one, say), stop) for one in possible])
     store.record_decision(bundle.manifest_sha256, decision_key(bundle, terms, versions), choice.to_json())
     return choice
 
 
-def decided(bundle: Bundle, store: Store, terms: Terms) -> Choice | None:
-    """What was decided for this bundle on a device like this; None if nothing was, or if it is worth another try.
-    Raises StateError."""
+def known_choice(bundle: Bundle, store: Store, terms: Terms) -> Choice | None:
+    """What was found for this bundle on a device like this; None if nothing was. Raises StateError."""
     fields = store.decision(bundle.manifest_sha256, decision_key(bundle, terms, installed_versions()))
     try:
-        choice = None if fields is None else Choice.of(fields)
+        return None if fields is None else Choice.of(fields)
     except (KeyError, TypeError):  # of another version of defectd
         return None
-    return choice if choice is not None and choice.settled and choice.runtime is not None else None
 
 
 def decision_key(bundle: Bundle, terms: Terms, versions: Mapping[str, str]) -> str:
     """The fingerprint under which a choice is kept: another bundle, version, device or order needs another one."""
-    flags = {"device": terms.device, "threads": terms.threads, **vars(terms.build)}
+    flags = {
+        "device": terms.device,
+        "threads": terms.threads,
+        "compiler": shutil.which("g++") is not None,
+        **vars(terms.build),
+    }
     return fingerprint(bundle.manifest_sha256, "auto", terms.precision, flags, versions)
 
 
@@ -166,7 +170,7 @@ def prepare(
         if built is not None:
             return Prepared(built.path, built.sha256)
         return _build(candidate, bundle, store, terms, say, stop)
-    except DefectdError as error:
+    except (DefectdError, OSError) as error:
         return Prepared(problem=str(error), passing=True)
 
 
@@ -194,6 +198,7 @@ def _build(
         "input_hw": list(bundle.manifest.network.input_hw),
     }
     needs_mb = memory_for_build_mb(candidate, bundle.manifest)
+    _clear(directory)  # of what a build left that was killed
     begun_ns = monotonic_ns()
     answer = ask(
         terms.build_command, order, Patience(terms.build_s, needs_mb, nice=terms.nice), _progress(say), stop
@@ -257,7 +262,7 @@ def _timing_key() -> str:
 def _clear(directory: Path) -> None:
     """What a failed build has left there."""
     for path in directory.iterdir():
-        if path.is_file():
+        with suppress(OSError):
             path.unlink()
 
 

@@ -15,6 +15,9 @@ from defectd.engine.server import EnginePlan, EngineServer
 from defectd.workers.process import Died, News, Worker, WorkerState
 
 _LEAVE_S = 10.0
+_IN_A_ROW_NS = 60 * NS_PER_S
+_DEATHS_WHEN_COLD, _DEATHS_WHEN_WARM = 2, 4
+"""Deaths in a row after which a spare is better: of an engine that was not READY when it died, and of one that was."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Engines:
         self._offers: SimpleQueue[EnginePlan] = SimpleQueue()
         self._candidate: EngineServer | None = None
         self._leaving: list[tuple[EngineServer, int]] = []
+        self._deaths, self._last_death_ns = 0, 0
 
     def offer(self, plan: EnginePlan) -> None:
         """Warm an engine for *plan* beside the serving one, and let it serve as soon as it is ready. Any thread."""
@@ -46,12 +50,22 @@ class Engines:
         servers = [self.serving, *(server for server, _ in self._leaving)]
         return [server.worker for server in ([*servers, self._candidate] if self._candidate else servers)]
 
-    def fall_back(self) -> EnginePlan | None:
-        """The serving engine cannot be used at all: start the next spare instead. None if there is none."""
-        if not self._spares:
+    def fall_back(self, died: Died) -> EnginePlan | None:
+        """After a death of the serving engine: if there is little hope for it, start the next spare instead. None if it
+        is to try again, or if there is no spare."""
+        now_ns = monotonic_ns()
+        self._deaths = self._deaths + 1 if now_ns - self._last_death_ns < _IN_A_ROW_NS else 1
+        self._last_death_ns = now_ns
+        was_warm = bool(self.serving.worker.report)
+        hopeless = (
+            died.fatal_code == "unusable"
+            or died.reason == "start_timeout"
+            or self._deaths >= (_DEATHS_WHEN_WARM if was_warm else _DEATHS_WHEN_COLD)
+        )
+        if not (hopeless and self._spares):
             return None
         self._dismiss(self.serving)
-        self.serving = self._make(self._spares.popleft())
+        self.serving, self._deaths = self._make(self._spares.popleft()), 0
         self.serving.worker.start()
         return self.serving.plan
 
@@ -65,10 +79,9 @@ class Engines:
         for server, leave_by_ns in list(self._leaving):
             server.receive()
             server.tick(now_ns)
-            if server.worker.state is WorkerState.STOPPED:
-                server.worker.reap(0)
+            if server.worker.gone:
                 self._leaving.remove((server, leave_by_ns))
-            elif server.worker.state is WorkerState.LEAVING and now_ns > leave_by_ns:
+            elif server.worker.state in (WorkerState.LEAVING, WorkerState.STOPPED) and now_ns > leave_by_ns:
                 server.worker.kill("left_late")
         return outcomes
 
@@ -77,6 +90,11 @@ class Engines:
         if self._candidate is None or not self._candidate.worker.ready:
             return None
         old, self.serving, self._candidate = self.serving, self._candidate, None
+        self._deaths = 0
+        others = [
+            spare for spare in self._spares if _runtime(spare) not in (_runtime(old.plan), _runtime(self.serving.plan))
+        ]
+        self._spares = deque([old.plan, *others])  # it was good until now
         self._dismiss(old)
         return Outcome(self.serving.plan, serves=True)
 
@@ -102,3 +120,7 @@ class Engines:
     def _dismiss(self, server: EngineServer) -> None:
         server.worker.stop()
         self._leaving.append((server, monotonic_ns() + int(_LEAVE_S * NS_PER_S)))
+
+
+def _runtime(plan: EnginePlan) -> object:
+    return plan.configuration.get("runtime")

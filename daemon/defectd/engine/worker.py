@@ -39,9 +39,9 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
 def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
     """A warm engine, and the body of READY. Raises Unusable, Broken."""
     model = VerifiedModel.read(order)
-    golden = order.golden.read() if order.golden is not None else None
     notes = prepare(order)
     try:
+        golden = order.golden.read() if order.golden is not None else None
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
         engine, fallback = open_engine(order, model, rings)

@@ -15,8 +15,14 @@ from defectd.clock import utc_now
 from defectd.errors import ModelError, StateError
 from defectd.storage import sync_directory
 
+_DAMAGED = ("malformed", "not a database", "no such table", "no such column")
 LOCK_WITHIN_S = 10.0
 RELEASES = "releases"
+
+
+class DamagedStore(StateError):
+    """Its database cannot be read any more: put the directory aside, and begin anew."""
+
 
 Pointer = Literal["current", "previous", "candidate", "factory"]
 """A release that something depends on; garbage collection never touches it."""
@@ -198,7 +204,8 @@ def explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"cannot use {directory}: {error}; {_remedy(directory, error)}") from error
+        kind = DamagedStore if any(sign in str(error) for sign in _DAMAGED) else StateError
+        raise kind(f"cannot use {directory}: {error}; {_remedy(directory, error)}") from error
 
 
 def _remedy(directory: Path, error: Exception) -> str:
@@ -207,7 +214,7 @@ def _remedy(directory: Path, error: Exception) -> str:
         return "free some space on that disk"
     if "locked" in text:
         return "another process uses it: is a second defectd running?"
-    if any(sign in text for sign in ("malformed", "not a database", "no such table", "no such column")):
+    if any(sign in text for sign in _DAMAGED):
         return (
             f"its database is damaged: stop defectd, move {directory} away, start it again, and import the bundles "
             f"again (they are still in {RELEASES}/ of the directory that you moved)"

@@ -111,6 +111,15 @@ class Worker:
         return self.state is WorkerState.READY
 
     @property
+    def gone(self) -> bool:
+        """It was told to end, and its process has."""
+        if self.state is not WorkerState.STOPPED:
+            return False
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._process is None
+
+    @property
     def due_ns(self) -> int | None:
         """When `tick` must be called at the latest; None if nothing is awaited."""
         if self.state in (WorkerState.STOPPED, WorkerState.LEAVING):

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from defectd.engine import selection
 from defectd.engine.base import EngineOrder
 from defectd.engine.build_order import BuildOrder
-from defectd.engine.selection import Terms, candidates, decided, engine_body, prepare, prove, select
+from defectd.engine.selection import Terms, candidates, engine_body, known_choice, prepare, prove, select
 from defectd.models.fingerprint import installed_versions
 from defectd.models.store import Store
 from support import models
@@ -86,7 +86,7 @@ def test_one_that_fails_the_golden_pictures_is_not_chosen(tmp_path, store):
     choice = select(bundle, store, TERMS)
     assert choice.runtime is None
     assert "torchscript fp32: does not answer like the original: recall 0.0000" in choice.lines()[0]
-    assert decided(bundle, store, TERMS) is None
+    assert known_choice(bundle, store, TERMS) == choice and choice.settled
 
 
 def test_one_that_needs_more_memory_than_there_is_does_not_start(tmp_path):
@@ -103,10 +103,10 @@ def test_the_choice_and_its_reasons_are_kept_until_something_changes(tmp_path, s
     assert choice.lines()[1] == "compiled fp32: the bundle has no exported_program"
     assert "torchscript fp32: measuring" in said
     refuses = instead("raise SystemExit('tried again')")
-    assert select(bundle, store, refuses) == decided(bundle, store, TERMS) == choice
+    assert select(bundle, store, refuses) == known_choice(bundle, store, TERMS) == choice
     upgraded = {**installed_versions(), "l4t": "99.0"}
     monkeypatch.setattr(selection, "installed_versions", lambda: upgraded)
-    assert decided(bundle, store, TERMS) is None
+    assert known_choice(bundle, store, TERMS) is None
     assert select(bundle, store, refuses).runtime is None
 
 

@@ -12,7 +12,7 @@ import pytest
 from defectd.clock import monotonic_ns
 from defectd.engine.server import EnginePlan, EngineServer
 from defectd.engine.serving import Engines, Outcome
-from defectd.workers.process import WorkerState
+from defectd.workers.process import Died, WorkerState
 from defectd.workers.ring import FrameRing, RingLayout
 from support.engine import order
 
@@ -88,6 +88,23 @@ def test_a_candidate_that_cannot_be_used_leaves_the_serving_engine_alone(
 
 def test_a_spare_serves_where_the_first_engine_cannot(engines_of: Callable[..., Engines], brightest: Path) -> None:
     engines = engines_of(plan("tampered", brightest, sha256="0" * 64), plan("spare", brightest))
-    assert engines.fall_back() == plan("spare", brightest)
+    assert engines.fall_back(died("exit_4")) is None  # once, a cold engine may try again
+    assert engines.fall_back(died("exit_4")) == plan("spare", brightest)
     run_until(engines, lambda _: engines.serving.worker.ready)
-    assert engines.fall_back() is None
+    assert engines.fall_back(died("exit_3", "unusable")) is None
+
+
+def test_after_a_swap_the_engine_that_was_good_is_the_spare(
+    engines_of: Callable[..., Engines], brightest: Path
+) -> None:
+    engines = engines_of(plan("old", brightest))
+    run_until(engines, lambda _: engines.serving.worker.ready)
+    engines.offer(plan("new", brightest))
+    run_until(engines, lambda outcomes: len(outcomes) == 1)
+    for _ in range(3):
+        assert engines.fall_back(died("signal_9")) is None  # it was warm: a new process may well work
+    assert engines.fall_back(died("signal_9")) == plan("old", brightest)
+
+
+def died(reason: str, fatal_code: str = "") -> Died:
+    return Died(reason, fatal_code, "", retry_s=0.25)
