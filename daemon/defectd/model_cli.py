@@ -14,6 +14,7 @@ from typing import Any, Callable
 from defectd.errors import ModelError
 
 _PASSPHRASE = "DEFECTD_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+_MOST_DAYS = 36_500
 Commands = Any  # argparse's type for it is private
 
 
@@ -151,7 +152,7 @@ def _sign(options: argparse.Namespace) -> int:
     if (options.key is None) == (options.signature is None) or (options.signature is None) != (options.public is None):
         raise ModelError("model sign: expected --key, or --signature with --public")
     if options.key is None:
-        keyids = attach_signature(options.target, options.public, options.signature.read_bytes())
+        keyids = attach_signature(options.target, options.public, _read(options.signature))
     elif options.target.is_dir():
         keyids = sign_bundle(options.target, options.key, _passphrase(options.key))
     else:
@@ -164,7 +165,7 @@ def _sign(options: argparse.Namespace) -> int:
 def _message(options: argparse.Namespace) -> int:
     from defectd.models.signing import message_to_sign
 
-    options.out.write_bytes(message_to_sign(options.target))
+    _write(options.out, message_to_sign(options.target))
     print(f"{options.out}: sign it, then: defectd model sign {options.target} --public KEY.PUB --signature FILE")
     return 0
 
@@ -241,7 +242,25 @@ def _tell_missing(path: Path, missing: tuple[str, ...]) -> int:
 
 
 def _in_days(days: int | None) -> datetime | None:
-    return None if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).replace(microsecond=0)
+    if days is None:
+        return None
+    if not 1 <= days <= _MOST_DAYS:
+        raise ModelError(f"--expires-days: expected 1..{_MOST_DAYS}, got {days}")
+    return (datetime.now(timezone.utc) + timedelta(days=days)).replace(microsecond=0)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; expected a file that you may read") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; expected a place where you may write") from error
 
 
 def _passphrase(key: Path) -> str | None:
