@@ -14,9 +14,10 @@ from defectd import __version__
 from defectd.errors import DefectdError, SettingsError, StateError, StationFailed
 
 EXIT_OK, EXIT_INTERNAL, EXIT_SETTINGS, EXIT_STARTUP, EXIT_STATE = 0, 1, 2, 3, 4
+EXIT_INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each kind of error
     """Run one command; the exit code is documented in docs/runbook.md."""
     options = _parser().parse_args(arguments)
     try:
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain([str(error)], EXIT_INTERNAL)
     except DefectdError as error:
         return _complain([str(error)], EXIT_STARTUP)
+    except KeyboardInterrupt:
+        return _complain(["interrupted"], EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK

@@ -97,7 +97,7 @@ class CompiledProgram:
         except Exception as error:
             if classify(error) is not Fault.ONE_FRAME:
                 raise
-            log.exception("cannot compile %s", self._path)
+            log.warning("cannot compile %s: %s", self._path, essence(error))
             raise Unusable(f"{self._path}: {_why(error)}") from error
         self.note = meter.note()
         return output

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from defectd.engine.base import EngineOrder
+from defectd.engine.seal import clear_unless_sealed, seal
 from defectd.workers.child import Unusable
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,16 @@ def prepare(order: EngineOrder) -> list[str]:
     os.environ["TORCHINDUCTOR_FX_GRAPH_CACHE"] = os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "1"
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes that each load torch: memory is shared
     directory, notes = cache_directory(order.cache)
+    notes += clear_unless_sealed(directory)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(directory)
     os.environ["TRITON_CACHE_DIR"] = str(directory / "triton")
     return notes
+
+
+def keep(order: EngineOrder) -> None:
+    """The engine is warm and answers as it should: what was compiled for it may be used at the next start."""
+    if order.runtime == "compiled":
+        seal(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
 
 
 def cache_directory(wanted: Path | None) -> tuple[Path, list[str]]:

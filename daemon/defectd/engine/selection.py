@@ -248,7 +248,7 @@ def _problem(answer: Answer, who: str) -> tuple[str | None, bool]:
     if isinstance(error, dict):
         kind = str(error.get("kind"))
         detail = str(error.get("detail"))[:1000]
-        return f"{who} failed: {detail}", kind == "out_of_memory" or "free space" in detail
+        return f"{who} failed: {detail}", kind == "out_of_memory" or "space" in detail.lower()
     if "result" in answer.last or "done" in answer.last:
         return None, False
     return f"{who} ended without an answer", False

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.background import available_memory_mb
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
-from defectd.engine.environment import prepare
+from defectd.engine.environment import keep, prepare
 from defectd.engine.faults import Fault, classify, essence
 from defectd.engine.warmup import COLD_CALLS, WarmupLimits, WarmupResult, warm_up
 from defectd.inspection.yolo import NonFiniteOutput
@@ -101,6 +101,7 @@ def run(request: Request, say: Say) -> dict[str, Any]:
     warmup, curve_ms, settled = _warm_up(engine, order, model.metadata.input_hw, say)
     start_s = ms_between(begun_ns, monotonic_ns()) / 1000
     golden = None if golden_set is None else golden_set.compare(engine, lambda share: say("golden", share))
+    keep(order)
     shown = range(min(_FRAMES, len(golden_set.paths))) if golden_set is not None else range(0)
     frames = [golden_set.picture(index) for index in shown if golden_set] or [_noise(model.metadata.input_hw)]
     latency_ms, inference_ms = _measure(engine, frames, request.calls, due_ns, say)

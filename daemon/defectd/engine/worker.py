@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
-from defectd.engine.environment import prepare
+from defectd.engine.environment import keep, prepare
 from defectd.engine.faults import Fault, classify, essence
 from defectd.engine.golden import GoldenSet
 from defectd.engine.warmup import WarmupLimits, WarmupResult, warm_up
@@ -47,6 +47,7 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
         engine, fallback = open_engine(order, model, rings)
         warmup, settled = _warm_up(engine, order, model.metadata.input_hw, breathe)
         settled += _check_golden(engine, order, golden, breathe)
+        keep(order)
     except ImportError as error:
         raise Unusable(f"torch or OpenCV cannot be imported: {error}") from error
     except (RuntimeError, ValueError, MemoryError) as error:

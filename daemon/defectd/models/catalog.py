@@ -142,7 +142,7 @@ class Catalog:
             self._db.execute(f"PRAGMA {pragma}")
         verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise sqlite3.DatabaseError(f"malformed: {verdict}")
+            raise sqlite3.DatabaseError(f"malformed: {' '.join(str(verdict).split())}")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise StateError(

@@ -181,7 +181,7 @@ class Store(Catalog):
         free = file_system.f_bavail * file_system.f_frsize
         if free < needed:
             raise StateError(
-                f"{self.directory}: {free / 1e6:.0f} MB are free, this bundle needs {needed / 1e6:.0f} MB; "
+                f"{self.directory}: {free / 1e6:.1f} MB are free, this bundle needs {needed / 1e6:.1f} MB; "
                 "free some space on that disk"
             )
 
