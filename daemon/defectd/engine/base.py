@@ -29,7 +29,8 @@ class EngineOrder:
 
     `metadata` is what a manifest says of the network: names, input_hw, stride, end2end; None: the file says it.
     `cache` is a directory for what compilers make of the file; None: it is made anew at each start. `golden` is what
-    the engine must answer before it serves; None: nothing is known.
+    the engine must answer before it serves; None: nothing is known. `variant` was the fastest of its runtime when it
+    was last measured on this device; None: measure.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class EngineOrder:
     metadata: dict[str, Any] | None = None
     cache: Path | None = None
     golden: GoldenOrder | None = None
+    variant: str | None = None
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> EngineOrder:
@@ -70,6 +72,7 @@ class EngineOrder:
                 runtime=_one_of({"runtime": "torchscript", **body}, "runtime", RUNTIMES),
                 metadata=_object(body, "metadata"),
                 cache=Path(body["cache"]) if body.get("cache") else None,
+                variant=body.get("variant"),
                 golden=GoldenOrder.of(body["golden"]) if _object(body, "golden") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -135,6 +138,11 @@ class Engine(Protocol):
     runtime: str  # for example torchscript-fp16-cuda
     device: str  # cuda or cpu
     device_name: str
+
+    @property
+    def variant(self) -> str:
+        """Of its program: what `settle` found to be the fastest."""
+        ...
 
     def infer(self, pixels: NDArray[np.uint8]) -> tuple[Detections, EngineTimings]:
         """Find defects in *pixels* (height, width, 3) uint8 BGR; boxes are in its pixels.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from defectd.clock import monotonic_ns, ms_between
 from defectd.engine.base import EngineOrder, VerifiedModel
-from defectd.engine.fastest import fastest_of
+from defectd.engine.fastest import fastest_of, first_variant
 from defectd.engine.preprocess import CpuLetterbox
 from defectd.engine.programs import Decoders, Program, Runtime, open_runtime
 from defectd.inspection.detections import MONOTONIC, Detections, EngineTimings
@@ -36,7 +36,13 @@ class CpuEngine:
         self.runtime, self.device_name = f"{order.runtime}-fp32-cpu", cpu_name()
         self._input_hw, self._decoder = model.metadata.input_hw, Decoders(model.metadata, order.thresholds)
         self._source: Runtime | None = open_runtime(order, model, torch.device("cpu"), torch.float32)
-        self._use(self._source.program(self._source.variants()[0]))
+        self._known = order.variant
+        self._use(self._source.program(first_variant(self._source, order.variant)))
+
+    @property
+    def variant(self) -> str:
+        """See Engine."""
+        return self._active.variant
 
     def infer(self, pixels: NDArray[np.uint8]) -> tuple[Detections, EngineTimings]:
         """See Engine."""
@@ -67,7 +73,7 @@ class CpuEngine:
         """See Engine."""
         assert self._source is not None
         with torch.inference_mode():
-            chosen, notes = fastest_of(self._active, self._source, lambda: None, breathe)
+            chosen, notes = fastest_of(self._active, self._source, lambda: None, breathe, self._known)
         self._use(chosen)
         notes += [*self._source.notes(), f"{torch.get_num_threads()} threads"]
         self._source = None  # made for good: what it holds is not needed any more

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from defectd.clock import monotonic_ns, ms_between
 from defectd.engine.base import EngineOrder, VerifiedModel
 from defectd.engine.cuda import EventRing, FrameUpload, Outputs, capture
-from defectd.engine.fastest import fastest_of
+from defectd.engine.fastest import fastest_of, first_variant
 from defectd.engine.faults import Fault, classify, essence
 from defectd.engine.kernels import DeviceLetterbox, pack
 from defectd.engine.programs import Decoders, Program, Runtime, open_runtime
@@ -44,7 +44,13 @@ class CudaEngine:
         self._on_host = torch.empty(0)
         dtype = torch.float16 if order.precision == "fp16" else torch.float32
         self._source: Runtime | None = open_runtime(order, model, self._device, dtype)
-        self._use(self._source.program(self._source.variants()[0]))
+        self._known = order.variant
+        self._use(self._source.program(first_variant(self._source, order.variant)))
+
+    @property
+    def variant(self) -> str:
+        """See Engine."""
+        return self._active.variant
 
     def infer(self, pixels: NDArray[np.uint8]) -> tuple[Detections, EngineTimings]:
         """See Engine. The first two stages are timed by events on the device, the last by the monotonic clock."""
@@ -80,7 +86,7 @@ class CudaEngine:
         """See Engine."""
         assert self._source is not None
         with torch.inference_mode():
-            chosen, notes = fastest_of(self._active, self._source, torch.cuda.synchronize, breathe)
+            chosen, notes = fastest_of(self._active, self._source, torch.cuda.synchronize, breathe, self._known)
             notes += self._source.notes()
             self._source = None  # made for good: what it holds is not needed any more
             self._use(chosen)

@@ -8,7 +8,7 @@ from typing import Any
 from defectd.inspection.events import Model, WarmupReport
 from defectd.inspection.frame import Frame
 from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
-from defectd.workers.protocol import Infer, Inferred, Refused
+from defectd.workers.protocol import Infer, Inferred, Kind, Note, Refused
 from defectd.workers.ring import FrameRing
 
 
@@ -33,8 +33,9 @@ class EngineServer:
         self._request = 0
         self._pending: int | None = None
         limits = WorkerLimits(start_s=plan.start_timeout_s)
-        configuration = {"log_level": log_level, "engine": plan.configuration}
-        self.worker = Worker(WorkerSpec("engine", "defectd.engine.worker", lambda: configuration, rings, limits))
+        self._log_level = log_level
+        self._variant: str | None = None
+        self.worker = Worker(WorkerSpec("engine", "defectd.engine.worker", self._configuration, rings, limits))
 
     @property
     def free(self) -> bool:
@@ -71,6 +72,10 @@ class EngineServer:
         """See Worker.tick."""
         return self._settle(self.worker.tick(now_ns))
 
+    def _configuration(self) -> dict[str, Any]:
+        """With what was found to be the fastest: a successor need not measure again while units wait for it."""
+        return {"log_level": self._log_level, "engine": {**self.plan.configuration, "variant": self._variant}}
+
     def _settle(self, news: list[News]) -> list[News]:
         """A worker that answers what it was not asked is replaced at once."""
         settled: list[News] = []
@@ -80,7 +85,11 @@ class EngineServer:
                     return [*settled, *self._settle(self.worker.kill("protocol"))]
                 self._pending = None
                 self.worker.replied()
+            elif isinstance(record, Note) and record.kind is Kind.READY:
+                self._variant = record.body.get("variant")
             elif isinstance(record, Died):
                 self._pending = None
+                if not self.worker.report:  # it was not READY: what is known may be why
+                    self._variant = None
             settled.append(record)
         return settled

@@ -58,6 +58,7 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
         raise Unusable(f"{order.path}: {error}, already for a test picture") from error
     ready = {
         "runtime": engine.runtime,
+        "variant": engine.variant,
         "device": engine.device,
         "device_name": engine.device_name,
         "input_hw": list(model.metadata.input_hw),

@@ -56,6 +56,7 @@ def run_until(engines: Engines, over: Callable[[list[Outcome]], bool]) -> list[O
         channels = [worker.channel for worker in engines.workers() if worker.channel is not None]
         select.select(channels, [], [], 0.05)
         engines.serving.receive()
+        engines.serving.tick(monotonic_ns())
         outcomes += engines.attend(monotonic_ns())
         swapped = engines.switch()
         if swapped is not None:
@@ -92,6 +93,18 @@ def test_a_spare_serves_where_the_first_engine_cannot(engines_of: Callable[..., 
     assert engines.fall_back(died("exit_4")) == plan("spare", brightest)
     run_until(engines, lambda _: engines.serving.worker.ready)
     assert engines.fall_back(died("exit_3", "unusable")) is None
+
+
+def test_a_successor_does_not_measure_again_what_is_fastest(
+    engines_of: Callable[..., Engines], brightest: Path
+) -> None:
+    engines = engines_of(plan("one", brightest))
+    run_until(engines, lambda _: engines.serving.worker.ready)
+    found = engines.serving.worker.report["variant"]
+    engines.serving.worker.kill("silent")
+    run_until(engines, lambda _: not engines.serving.worker.ready)
+    run_until(engines, lambda _: engines.serving.worker.ready)
+    assert f"layout {found}, as measured before" in engines.serving.worker.report["notes"]
 
 
 def test_after_a_swap_the_engine_that_was_good_is_the_spare(
