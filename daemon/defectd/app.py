@@ -31,7 +31,8 @@ from defectd.messaging.client import Broker, Tls
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
 from defectd.messaging.topics import Topics
-from defectd.model_source import ModelPlanner, ServedModel, open_model
+from defectd.model_planner import ModelPlanner
+from defectd.model_source import ServedModel, open_model
 from defectd.settings import CameraSettings, Settings
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from acceptance.models_refusals import REFUSALS
-
 from acceptance.models_export import EXPORT
+from acceptance.models_refusals import REFUSALS
 from acceptance.models_serving import SERVING
 from support.proving import main
 
