@@ -26,7 +26,8 @@ from defectd.engine.background import available_memory_mb
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
 from defectd.engine.environment import keep, prepare
 from defectd.engine.faults import Fault, classify, essence
-from defectd.engine.warmup import COLD_CALLS, WarmupLimits, WarmupResult, warm_up
+from defectd.engine.warming import warm
+from defectd.engine.warmup import COLD_CALLS
 from defectd.inspection.yolo import NonFiniteOutput
 from defectd.workers.child import Broken, Unusable
 
@@ -98,7 +99,14 @@ def run(request: Request, say: Say) -> dict[str, Any]:
 
     engine, fallback = open_engine(order, model, [])
     say("warming", 0.0)
-    warmup, curve_ms, settled = _warm_up(engine, order, model.metadata.input_hw, say)
+    curve_ms: list[float] = []
+    warmup, settled = warm(
+        engine,
+        order,
+        model.metadata.input_hw,
+        lambda share: say("warming", share),
+        lambda took_ms: curve_ms.append(round(took_ms, 4)),
+    )
     start_s = ms_between(begun_ns, monotonic_ns()) / 1000
     golden = None if golden_set is None else golden_set.compare(engine, lambda share: say("golden", share))
     keep(order)
@@ -123,30 +131,6 @@ def run(request: Request, say: Say) -> dict[str, Any]:
     del engine
     gc.collect()
     return {**result, "batches": list(_batches(request, model, device, due_ns, say))}
-
-
-def _warm_up(
-    engine: Engine, order: EngineOrder, input_hw: tuple[int, int], say: Say
-) -> tuple[WarmupResult, list[float], list[str]]:
-    """As the worker does it; the second value is what each call took."""
-    frame = _noise(input_hw)
-    limits = WarmupLimits.of(engine.device, order.warmup_min, order.warmup_max)
-    curve_ms: list[float] = []
-    notes: list[str] = []
-
-    def call() -> float:
-        took_ms = _timed(engine, frame)[0]
-        curve_ms.append(took_ms)
-        return took_ms
-
-    def settle() -> None:
-        engine.infer(np.ascontiguousarray(frame[::3, ::2]))
-        notes.extend(engine.settle(tell))
-
-    def tell() -> None:
-        say("warming", min(1.0, len(curve_ms) / limits.maximum))
-
-    return warm_up(call, settle, limits, tell), curve_ms, notes
 
 
 def _measure(

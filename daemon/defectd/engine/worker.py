@@ -9,12 +9,12 @@ from typing import Any, Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from defectd.clock import NS_PER_S, monotonic_ns, ms_between
+from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.engine.base import Engine, EngineOrder, VerifiedModel
 from defectd.engine.environment import keep, prepare
 from defectd.engine.faults import Fault, classify, essence
 from defectd.engine.golden import GoldenSet
-from defectd.engine.warmup import WarmupLimits, WarmupResult, warm_up
+from defectd.engine.warming import warm
 from defectd.inspection.yolo import NonFiniteOutput
 from defectd.workers.channel import Channel
 from defectd.workers.child import Broken, Unusable, run_worker
@@ -45,7 +45,7 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
         engine, fallback = open_engine(order, model, rings)
-        warmup, settled = _warm_up(engine, order, model.metadata.input_hw, breathe)
+        warmup, settled = warm(engine, order, model.metadata.input_hw, lambda _: breathe())
         settled += _check_golden(engine, order, golden, breathe)
         keep(order)
     except ImportError as error:
@@ -69,26 +69,6 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
     }
     log.info("engine ready: %s", ready)
     return engine, ready
-
-
-def _warm_up(
-    engine: Engine, order: EngineOrder, input_hw: tuple[int, int], breathe: Callable[[], None]
-) -> tuple[WarmupResult, list[str]]:
-    """Whole inferences, from pixels to boxes, until they take a steady time."""
-    frame = np.random.default_rng(0).integers(0, 256, (*input_hw, 3), np.uint8)
-    notes: list[str] = []
-
-    def call() -> float:
-        started_ns = monotonic_ns()
-        engine.infer(frame)
-        return ms_between(started_ns, monotonic_ns())
-
-    def settle() -> None:
-        engine.infer(np.ascontiguousarray(frame[::3, ::2]))  # resizing and padding have kernels of their own to load
-        notes.extend(engine.settle(breathe))
-
-    limits = WarmupLimits.of(engine.device, order.warmup_min, order.warmup_max)
-    return warm_up(call, settle, limits, breathe), notes
 
 
 def _check_golden(

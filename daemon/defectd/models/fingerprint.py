@@ -38,7 +38,9 @@ _DEPENDS_ON = {  # besides the machine, its GPU, and L4T or the driver
     "tensorrt": ("tensorrt",),
     "torch-tensorrt": ("torch", "tensorrt", "torch-tensorrt"),
 }
-_EVERYWHERE = ("machine", "gpu", "l4t", "driver")
+_EVERYWHERE = ("builder", "machine", "board", "gpu", "l4t", "driver")
+_BUILDER = "1"
+"""Of how we build engines: another number, and all are built anew."""
 _MULTIARCH = {"aarch64": "aarch64-linux-gnu", "x86_64": "x86_64-linux-gnu"}
 
 
@@ -57,10 +59,12 @@ def device_tags(root: Path = _ROOT) -> set[str]:
 def installed_versions(root: Path = _ROOT) -> dict[str, str]:
     """Name -> exact version of all that an engine may depend on; what is absent here is absent there.
 
-    Names: machine, cpu, gpu, l4t, driver, torch, tensorrt, torch-tensorrt.
+    Names: builder, machine, board, cpu, gpu, l4t, driver, torch, tensorrt, torch-tensorrt.
     """
     found: dict[str, str | None] = {
+        "builder": _BUILDER,
         "machine": _machine(),
+        "board": _text(root / "proc/device-tree/model").strip("\0\n ") or None,
         "cpu": _cpu(root),
         "gpu": gpu_architecture(root),
         "l4t": l4t_release(root),
