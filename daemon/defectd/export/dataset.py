@@ -27,7 +27,7 @@ class LabelledPicture:
 
     def boxes(self, class_count: int, frame_hw: tuple[int, int]) -> tuple[Floats, NDArray[np.int32]]:
         """Labelled boxes (N, 4) xyxy in pixels of a frame of *frame_hw*, and their classes (N,). Raises ModelError."""
-        text = self.labels.read_text(encoding="utf-8") if self.labels.is_file() else ""
+        text = _text(self.labels, "labels of YOLO's form") if self.labels.is_file() else ""
         height, width = frame_hw
         rows = [
             _row(line, class_count, f"{self.labels}:{number}")
@@ -62,12 +62,17 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(step) for step in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
+def _text(path: Path, expected: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: {getattr(error, 'strerror', None) or error}; expected {expected}") from error
+
+
 def _read(data: Path) -> dict[str, Any]:
     yaml = required("yaml")
     try:
-        content = yaml.safe_load(data.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{data}: {getattr(error, 'strerror', None) or error}; expected a data.yaml") from error
+        content = yaml.safe_load(_text(data, "a data.yaml"))
     except yaml.YAMLError as error:
         raise ModelError(f"{data}: is not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -102,7 +107,7 @@ def _expand(data: Path, root: Any, entry: str, split: str) -> list[Path]:
         raise ModelError(f"{data}: {split}: {tried[0]} does not exist; correct path: or {split}: in it")
     if place.is_dir():
         return pictures_in(place, deep=True)
-    listed = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    listed = [line.strip() for line in _text(place, "a list of pictures").splitlines() if line.strip()]
     paths = [place.parent / line for line in listed]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
