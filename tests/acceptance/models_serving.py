@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -147,7 +148,8 @@ def _networks(setting: Setting) -> str:
     told = []
     for network in ("yolov8n", "yolo11n", "yolov10n", "yolo26n"):
         bundle = network_bundle(setting, network)
-        defects = [{"class_name": "person", "code": "PERSON", "min_confidence": 0.25}]
+        classes = json.loads((bundle / "manifest.json").read_text())["network"]["classes"]
+        defects = [{"class_name": classes[0], "code": "FIRST", "min_confidence": 0.25}]
         run = _inspect_network(setting, network, bundle, defects)
         told.append(f"{network} {run}")
     return "; ".join(told)

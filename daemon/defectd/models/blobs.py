@@ -89,7 +89,7 @@ class Blobs:
     def place(self, sha256: str, target: Path) -> None:
         """Make *target* a name of that blob, atomically; a copy where the file system has no hard links."""
         blob = self.path(sha256)
-        temporary = target.with_name(f"{target.name}{TEMPORARY}")
+        temporary = self.directory / f"{sha256}.link{TEMPORARY}"  # not beside it: a release holds nothing but its files
         with suppress(FileNotFoundError):
             temporary.unlink()
         try:

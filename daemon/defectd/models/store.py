@@ -199,7 +199,7 @@ class Store(Catalog):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(mode=0o700)
         for name, text in texts.items():
-            temporary = directory / (name + TEMPORARY)
+            temporary = self._releases / f"{target.name}.{name}{TEMPORARY}"  # a release holds nothing but its files
             with suppress(FileNotFoundError):
                 temporary.unlink()
             write_new(temporary, text)

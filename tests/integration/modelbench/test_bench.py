@@ -76,9 +76,11 @@ def test_an_unsigned_bundle_is_refused_unless_that_is_wanted(tmp_path: Path) -> 
 
 
 PROGRAM = """
+import signal
 import sys
 import time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
 from defectd.modelbench import Options, run
 say = lambda line: print(line, file=sys.stderr, flush=True)
 sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), Options(device="cpu", threads=1, calls=10**9, plain=True), say))

@@ -122,7 +122,7 @@ def test_a_bundle_for_which_there_is_no_space_is_refused_before_a_byte_is_writte
     bundle = small(tmp_path / "bundle")
     huge = bundle.manifest.artifacts[0].model_copy(update={"size": 4 * 1024**4})
     manifest = bundle.manifest.model_copy(update={"artifacts": [huge]})
-    with pytest.raises(StateError, match=r"MB are free, this bundle needs 4398\d\d\d MB; free some space"):
+    with pytest.raises(StateError, match=r"MB are free, this bundle needs 4398\d\d\d\.\d MB; free some space"):
         store.import_bundle(dataclasses.replace(bundle, manifest=manifest))
     assert not files(store.directory / "blobs")
 
