@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -58,6 +59,7 @@ class Report:
 def main(suite: str, proofs: Sequence[Proof], arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; the exit code is 0 if nothing falls short."""
     options = _parser(suite).parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     chosen = [proof for proof in proofs if _wanted(proof.name, options.only, options.skip)]
     if options.list:
         for proof in proofs:
