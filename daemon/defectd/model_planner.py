@@ -54,7 +54,8 @@ def open_store(state: Path, warn: Callable[[str], None]) -> Store:
     except DamagedStore as error:
         aside = directory.with_name(f"{directory.name}.damaged-{utc_now():%Y%m%dT%H%M%S}")
         directory.rename(aside)
-        warn(f"{error}; it was put aside as {aside}, and begun anew")
+        log.warning(error)
+        warn(f"{directory}: its database was damaged; all of it was put aside as {aside}, and begun anew")
         return Store(directory)
 
 
