@@ -492,7 +492,7 @@ def test_announcing_and_waking_from_many_threads_is_safe(mosquitto, station):
         while not stop.is_set():
             made.publisher.announce()
             made.publisher.wake()
-            time.sleep(0.0005)  # three threads that never pause would starve the one under test of the interpreter
+            time.sleep(0.005)  # each announcement is two messages, which go first: a flood of them starves the events
 
     threads = [threading.Thread(target=disturb) for _ in range(3)]
     for thread in threads:
