@@ -497,9 +497,9 @@ def test_announcing_and_waking_from_many_threads_is_safe(mosquitto, station):
     threads = [threading.Thread(target=disturb) for _ in range(3)]
     for thread in threads:
         thread.start()
-    made.put(500)
+    made.put(100)
     try:
-        assert until(lambda: made.publisher.counters.acked == 500, 60.0)
+        assert until(lambda: made.publisher.counters.acked == 100, 60.0)
     finally:
         stop.set()
         for thread in threads:
