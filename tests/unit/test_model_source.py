@@ -71,7 +71,7 @@ def test_a_root_of_somebody_else_is_not_trusted(station):
         served(station)
 
 
-def test_a_bundle_that_was_accepted_before_it_expired_serves_on_with_a_warning(station):
+def test_an_expired_bundle_that_this_device_never_accepted_is_refused(station):
     served(station)
     import shutil
 

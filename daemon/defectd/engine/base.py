@@ -61,15 +61,15 @@ class EngineOrder:
             order = cls(
                 path=Path(body["path"]),
                 sha256=str(body["sha256"]).lower(),
-                device=_one_of(body, "device", ("auto", "cuda", "cpu")),
-                precision=_one_of(body, "precision", ("fp16", "fp32")),
+                device=one_of(body, "device", ("auto", "cuda", "cpu")),
+                precision=one_of(body, "precision", ("fp16", "fp32")),
                 thresholds=thresholds,
                 names=tuple(body.get("names") or ()),
                 warmup_min=body.get("warmup_min"),
                 warmup_max=body.get("warmup_max"),
                 keep_warm_s=body.get("keep_warm_s") or None,
                 threads=body.get("threads"),
-                runtime=_one_of({"runtime": "torchscript", **body}, "runtime", RUNTIMES),
+                runtime=one_of({"runtime": "torchscript", **body}, "runtime", RUNTIMES),
                 metadata=_object(body, "metadata"),
                 cache=Path(body["cache"]) if body.get("cache") else None,
                 variant=body.get("variant"),
@@ -80,7 +80,8 @@ class EngineOrder:
         return order
 
 
-def _one_of(body: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+def one_of(body: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+    """The value of *key*. Raises KeyError, or ValueError if it is none of those that are *allowed*."""
     value = body[key]
     if value not in allowed:
         raise ValueError(f"{key}: expected {', '.join(allowed)}, got {value!r}")

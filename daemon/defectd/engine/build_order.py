@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from defectd.engine.base import one_of
 from defectd.workers.child import Unusable
 
 Say = Callable[[str, Optional[float]], None]
@@ -37,10 +38,10 @@ class BuildOrder:
         try:
             height, width = (_at_least(1, side) for side in body["input_hw"])
             order = cls(
-                kind=_one_of(body, "kind", KINDS),
+                kind=one_of(body, "kind", KINDS),
                 source=Path(body["source"]),
                 out=Path(body["out"]),
-                precision=_one_of(body, "precision", PRECISIONS),
+                precision=one_of(body, "precision", PRECISIONS),
                 workspace_mb=_at_least(1, body["workspace_mb"]),
                 input_hw=(height, width),
                 timing_cache=Path(body["timing_cache"]) if body.get("timing_cache") else None,
@@ -50,13 +51,6 @@ class BuildOrder:
         except (KeyError, TypeError, ValueError) as error:
             raise Unusable(f"build: bad order: {type(error).__name__}: {error}") from error
         return order
-
-
-def _one_of(body: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
-    value = body[key]
-    if value not in allowed:
-        raise ValueError(f"{key}: expected {', '.join(allowed)}, got {value!r}")
-    return str(value)
 
 
 def _at_least(least: int, value: Any) -> int:
