@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from defectd.demo.processes import LoggedProcess, child_environment, embedded_broker, find_broker
 from defectd.watch import watch
 from defectd.watch.listener import BrokerAddress, Listener
+from support.brokers import hang_up
 from unit.watch.wire_events import PREFIX, STATION, inspection, status
 
 needs_mosquitto = [
@@ -59,8 +60,7 @@ def publisher(broker):
     try:
         yield lambda topic, payload, retain=False: client.publish(topic, payload, 1, retain).wait_for_publish(5)
     finally:
-        client.disconnect()
-        client.loop_stop()
+        hang_up(client)
 
 
 def heard(listener, count, timeout_s=10.0):

@@ -206,5 +206,11 @@ class Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
+
+
+def hang_up(client: Client) -> None:
+    """Disconnect, end paho's thread, and close the socket pair that paho leaves to the garbage collector."""
+    client.disconnect()
+    client.loop_stop()
+    client._reset_sockets()

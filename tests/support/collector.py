@@ -12,6 +12,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from support.brokers import hang_up
+
 Event = Dict[str, Any]
 
 _SESSION_S = 3600
@@ -58,8 +60,7 @@ class Collector:
 
     def close(self) -> None:
         """Disconnect; the broker forgets the session when it expires."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
     def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
         client.subscribe("defectd/v1/#", qos=1)
