@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS ?= 3.8 3.10 3.12
 UNITS ?=
+SECONDS ?= 600
 MODEL ?= daemon/defectd/demo/boards.torchscript
 IMAGES ?=
 BUNDLE ?=
@@ -46,6 +47,10 @@ test-pythons: mosquitto  ## what needs no torch, on Python 3.8, 3.10 and 3.12 (f
 
 test-gpu: setup  ## CUDA events, graphs, pinned memory: on a machine with a GPU
 	$(BIN)/python -m pytest tests/gpu
+
+fuzz: setup  ## coverage-guided fuzzing of what reads commands, manifests and envelopes (SECONDS=)
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 prove: prove-loop prove-models  ## all acceptance suites
 
@@ -87,4 +92,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu prove prove-loop prove-models types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-models types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean

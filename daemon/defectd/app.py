@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import uuid
@@ -14,9 +12,11 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from defectd import __version__
-from defectd.camera.feed import CameraFeed, CameraPlan
+from defectd.camera.feed import CameraFeed
+from defectd.camera_plans import opening_positions, plan_cameras
 from defectd.chooser import RuntimeChooser
 from defectd.clock import utc_now
+from defectd.committed import committed_model
 from defectd.daemon import Condition, Daemon
 from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines, Outcome
@@ -29,15 +29,16 @@ from defectd.inspection.record import StationIdentity
 from defectd.loop import InspectionLoop
 from defectd.messaging.client import Broker, Tls
 from defectd.messaging.outbox import Outbox
-from defectd.messaging.publisher import Publisher
+from defectd.messaging.publisher import Notice, Publisher
 from defectd.messaging.topics import Topics
 from defectd.model_planner import ModelPlanner
 from defectd.model_source import ServedModel, open_model
-from defectd.settings import CameraSettings, Settings
+from defectd.rollout.rollouts import Rollouts
+from defectd.rollout_parts import build_rollouts
+from defectd.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_POSITION_BITS = 62  # a position is a signed 64-bit integer
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ def check(settings: Settings, *, dev: bool = False) -> Checked:
             expected = "expected a folder of pictures or a video"
             problems.append(f"camera[{index}].path: {camera.path} does not exist; {expected}")
     problems += _file_problems(settings)
+    if settings.rollout.source and model is not None and (model.bundle is None or settings.model.trust is None):
+        problems.append(
+            "rollout.source: rollouts begin with a signed bundle; expected model.path = a bundle, and model.trust"
+        )
     try:
         _usable_directory(settings.state.directory)
     except StateError as error:
@@ -81,7 +86,10 @@ def build(checked: Checked) -> Daemon:
     """Wire all parts. The outbox is open when this returns. Raises StateError."""
     settings = checked.settings
     _claim(settings.state.directory)
-    planner = ModelPlanner(checked.model, settings, build_recipe(settings))
+    recipe = build_recipe(settings)
+    committed = committed_model(checked.model, settings, recipe)
+    planner = ModelPlanner(committed.model, committed.store, settings, recipe)
+    planner.sweep()
     engine_plans, undecided = planner.first_plans(), planner.undecided
     boot_id, station = str(uuid.uuid4()), settings.station.station
     outbox = Outbox(
@@ -94,25 +102,31 @@ def build(checked: Checked) -> Daemon:
     )
     faults = Faults(_fault_sink(outbox, station, boot_id), changed=lambda: publisher.announce())  # noqa: PLW0108
     condition = Condition(boot_id, faults.active)
-    recipe = build_recipe(settings)
     identity = StationIdentity(
         station, boot_id, settings.sha256(), events.Recipe(name=recipe.name, revision=recipe.revision)
     )
+    topics = topics_of(settings)
+    rollouts: Rollouts | None = None  # made below: it needs what needs it
     publisher = Publisher(
         broker_of(settings),
-        topics_of(settings),
+        topics,
         outbox,
-        status=condition.status,
-        birth=lambda: _birth(settings, identity, recipe, outbox, feeds, engines),
-        last_words=condition.last_words,
-        faults=faults,
+        [
+            Notice(topics.status, condition.status),
+            Notice(topics.birth, lambda: _birth(settings, identity, recipe, outbox, feeds, engines)),
+            Notice(topics.model_reported, lambda: rollouts.reported() if rollouts else None),
+        ],
+        condition.last_words,
+        faults,
+        subscriptions=[topics.model_desired] if settings.rollout.source else [],
+        on_message=lambda _, payload: rollouts.command(payload) if rollouts else None,
     )
     outbox.report_to(faults)
     with ExitStack() as undo:  # the outbox has a thread, which would outlive a failure below
         outbox.start()
         undo.callback(outbox.close, 1.0)
         plans = plan_cameras(settings.camera, outbox.positions())
-        outbox.set_positions(_opening_positions(settings.camera, plans))
+        outbox.set_positions(opening_positions(settings.camera, plans))
         feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
         rings = tuple(feed.ring for feed in feeds)
         engines = Engines(engine_plans, lambda plan: EngineServer(plan, rings, settings.log.level))
@@ -123,19 +137,29 @@ def build(checked: Checked) -> Daemon:
             feeds,
             engines,
             keeper if settings.evidence.enabled else None,
-            store=outbox.put,
+            store=lambda event, positions: _decided(event, positions, outbox, rollouts),
             faults=faults,
             deadline_ms=settings.inspection.deadline_ms,
             on_change=publisher.announce,
-            on_swap=lambda outcome: _tell_swap(outcome, faults),
+            on_swap=lambda outcome: _tell_swap(outcome, faults, rollouts),
+            on_shadow=lambda unit: rollouts.shadowed(unit) if rollouts else None,
         )
         undo.pop_all()
         chooser = None
         if undecided:
             chooser = RuntimeChooser(planner, engines, str(engine_plans[0].configuration["runtime"]), faults)
-    if planner.warnings:
-        faults.begin("model", "warning", "; ".join(planner.warnings))
-    return Daemon(outbox, publisher, loop, faults, condition, chooser)
+    rollouts = build_rollouts(
+        settings, recipe, committed, boot_id, engines, faults,
+        busy=lambda: chooser.doing if chooser is not None else "",
+        record=outbox.put,
+        progress=lambda message: publisher.tell(topics.model_progress, message),
+        changed=publisher.announce,
+    )  # fmt: skip
+    if committed.warnings:
+        faults.begin("model", "warning", "; ".join(committed.warnings))
+    if committed.boot_loop is not None:
+        faults.note("model", "boot_loop", committed.boot_loop)
+    return Daemon(outbox, publisher, loop, faults, condition, chooser, rollouts)
 
 
 def build_recipe(settings: Settings) -> Recipe:
@@ -146,49 +170,6 @@ def build_recipe(settings: Settings) -> Recipe:
         Region(region.kind == "include", tuple(region.polygon), region.camera) for region in inspection.region
     )
     return Recipe(inspection.recipe, inspection.revision, rules, regions)
-
-
-def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int]) -> list[CameraPlan]:
-    """Trigger numbers go on where they stopped. After a crash (no clean stop) with the same camera settings, a
-    replay goes on with the picture that was next; else it begins with the first one."""
-    plans = []
-    for camera in cameras:
-        next_trigger = positions.get(f"trigger/{camera.name}", 0) + 1
-        crashed = positions.get("clean", 1) == 0 and positions.get(f"source/{camera.name}") == _fingerprint(camera)
-        first = positions[f"first/{camera.name}"] if crashed and camera.kind == "replay" else next_trigger
-        common = {"name", "mode", "kind", "max_pixels", "stall_s"}
-        source = {"name": camera.name, **camera.model_dump(mode="json", exclude=common)}
-        if source["frozen_after"] is None and camera.kind == "opencv":
-            source["frozen_after"] = 10
-        plans.append(
-            CameraPlan(
-                name=camera.name,
-                kind=camera.kind,
-                mode=camera.mode,
-                unit_id_source="file" if camera.kind == "replay" else "counter",
-                simulated=camera.kind != "opencv",
-                patient=camera.kind == "replay",
-                frame_bytes=camera.max_pixels * 3,
-                stall_s=camera.stall_s,
-                first_trigger=first,
-                next_trigger=next_trigger,
-                source=source,
-            )
-        )
-    return plans
-
-
-def _opening_positions(cameras: list[CameraSettings], plans: list[CameraPlan]) -> dict[str, int]:
-    opening = {"clean": 0}
-    for camera, plan in zip(cameras, plans):
-        opening[f"first/{camera.name}"] = plan.first_trigger
-        opening[f"source/{camera.name}"] = _fingerprint(camera)
-    return opening
-
-
-def _fingerprint(camera: CameraSettings) -> int:
-    text = json.dumps(camera.model_dump(mode="json"), sort_keys=True)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - _POSITION_BITS)
 
 
 def _evidence_plan(settings: Settings) -> EvidencePlan:
@@ -262,8 +243,20 @@ def _birth(
     )
 
 
-def _tell_swap(outcome: Outcome, faults: Faults) -> None:
+def _decided(
+    event: events.InspectionEvent, positions: Mapping[str, int], outbox: Outbox, rollouts: Rollouts | None
+) -> None:
+    outbox.put(event, positions)
+    if rollouts is not None:
+        rollouts.inspected(event)
+
+
+def _tell_swap(outcome: Outcome, faults: Faults, rollouts: Rollouts | None) -> None:
     """Which runtime serves from now on, or why it does not: the serving engine goes on."""
+    if outcome.staged:
+        if rollouts is not None:
+            rollouts.outcome(outcome)
+        return
     runtime = outcome.plan.configuration["runtime"]
     if outcome.serves:
         faults.end("engine", "swap_failed", f"{runtime} serves")
@@ -296,6 +289,7 @@ def _file_problems(settings: Settings) -> list[str]:
         "mqtt.tls.ca": mqtt.tls.ca,
         "mqtt.tls.cert": mqtt.tls.cert,
         "mqtt.tls.key": mqtt.tls.key,
+        **{f"rollout.source.{source.alias}.ca": source.ca for source in settings.rollout.source},
     }
     return [
         f"{key}: {path} cannot be read; expected a text file that this user may read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Protocol
+from typing import Callable, Protocol
 
 from defectd.engine.choice import Choice
 from defectd.engine.selection import Say
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Planner(Protocol):
     """Knows the model; see ModelPlanner."""
 
-    def choose(self, say: Say, stop: threading.Event) -> Choice:
+    def choose(self, say: Say, stop: Callable[[], bool]) -> Choice:
         """Try what might serve. Raises StateError."""
         ...
 
@@ -50,7 +50,7 @@ class RuntimeChooser:
 
     def _run(self) -> None:
         try:
-            choice = self._planner.choose(self._say, self._stop)
+            choice = self._planner.choose(self._say, self._stop.is_set)
             if not self._stop.is_set():
                 self._conclude(choice)
         except DefectdError as error:

@@ -18,13 +18,14 @@ from defectd.inspection.events import ActiveFault, Status
 from defectd.loop import InspectionLoop
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
+from defectd.rollout.rollouts import Rollouts
 from defectd.systemd import notify, watchdog_interval_s
 
 log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 5.0
 _START_EXTENSION_S = 60.0
-_STOP_TRIAL_S = 1.0
+_STOP_TRIAL_S = _STOP_ROLLOUT_S = 1.0
 _DRAIN_UNITS_S = 3.0
 _DRAIN_MQTT_S = 4.0
 _DRAIN_OUTBOX_S = 2.0
@@ -66,6 +67,7 @@ class Daemon:
     faults: Faults
     condition: Condition
     chooser: RuntimeChooser | None = None
+    rollouts: Rollouts | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -109,12 +111,16 @@ class Daemon:
             log.info("READY: inspecting")
             if self.chooser is not None:
                 self.chooser.start()
+            if self.rollouts is not None:
+                self.rollouts.start()
 
     def _serve(self) -> None:
         interval_s = self._interval_s()
         while not self._over():
             self._stop.wait(interval_s)
             self._feed_watchdog()
+            if self.rollouts is not None:
+                self.rollouts.tend()
             self._say(self._summary())
 
     def _interval_s(self) -> float:
@@ -135,6 +141,9 @@ class Daemon:
         self.publisher.announce()
         if self.chooser is not None:
             self.chooser.stop(_STOP_TRIAL_S)
+        if self.rollouts is not None:
+            clean, proven = self.loop.failure is None, self.loop.engine_proven
+            self.rollouts.stop(_STOP_ROLLOUT_S, clean=clean, engine_proven=proven)
         self.loop.stop()
         inspect.join(_DRAIN_UNITS_S)
         if not inspect.is_alive() and self.loop.failure is None:
@@ -185,6 +194,7 @@ class Daemon:
         p99 = f", p99 {latencies[int(len(latencies) * 0.99)]:.0f} ms" if latencies else ""
         faults = "".join(f"; {fault.component}: {fault.code}" for fault in self.faults.active())
         doing = f"; {self.chooser.doing}" if self.chooser is not None and self.chooser.doing else ""
+        doing += f"; {self.rollouts.doing}" if self.rollouts is not None and self.rollouts.doing else ""
         broker = "connected" if self.publisher.connected else "away"
         return (
             f"{counts['triggers']} units: {counts['passed']} passed, {counts['failed']} failed, "

@@ -16,6 +16,11 @@ _MODEL = events.Model(name="boards", version="2026.11.3", sha256="ab12cd34" + "0
 
 _STORED = {"epoch": _EPOCH, "station": "aoi1", "boot_id": _BOOT, "created_at": _NOON + timedelta(milliseconds=45)}
 
+_REQUEST = "0190b6d9-1f42-7b0c-9d17-6a2f1f3c8e20"
+_STATION = "plant1/smt/line3/aoi1"
+_OLD = events.ModelRef(name="boards", version="2026.11.3", release_seq=41, manifest_sha256=_MODEL.sha256)
+_NEW = events.ModelRef(name="boards", version="2026.11.4", release_seq=42, manifest_sha256="cd56ef78" + "0" * 56)
+
 EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
     events.InspectionEvent: events.InspectionEvent(
         **_STORED,
@@ -102,5 +107,58 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         warmup=events.WarmupReport(
             cold_first_call_ms=812.0, iterations=150, steady=True, steady_p50_ms=8.7, steady_p99_ms=9.4
         ),
+    ),
+    events.RolloutEvent: events.RolloutEvent(
+        **_STORED,
+        id="0190b6da-0a11-7c3e-8b02-91f4c7d2e6aa",
+        seq=9,
+        request_id=_REQUEST,
+        action="deploy",
+        from_state="probation",
+        state="committed",
+        code="",
+        detail="5000 units decided by the candidate: 1 error, p99 33.1 ms (36.1 ms allowed), 2.4 % failed (2.2 % before)",
+        manifest_sha256=_NEW.manifest_sha256,
+        attempts=1,
+    ),
+    events.ModelReported: events.ModelReported(
+        station=_STATION,
+        groups=["pilot"],
+        boot_id=_BOOT,
+        ts=_NOON,
+        current=_OLD,
+        previous=None,
+        candidate=_NEW,
+        factory=_OLD,
+        floor_release_seq=41,
+        floor_command_seq=12,
+        rollout=events.RolloutReport(
+            request_id=_REQUEST,
+            seq=12,
+            action="deploy",
+            state="staged",
+            successful=False,
+            finished=False,
+            code="",
+            detail="",
+            waits_for="window 22:00-04:30",
+            percent=None,
+            attempts=1,
+            target=_NEW,
+            gates={},
+            received_at=_NOON - timedelta(minutes=3),
+            changed_at=_NOON - timedelta(minutes=1),
+        ),
+        last_command=events.CommandReport(
+            request_id=_REQUEST,
+            seq=12,
+            accepted=True,
+            code="accepted",
+            detail="Release 42 will be fetched from factory-server.",
+            ts=_NOON - timedelta(minutes=3),
+        ),
+    ),
+    events.ModelProgress: events.ModelProgress(
+        request_id=_REQUEST, state="downloading", percent=37.5, detail="model.onnx: 9.4 of 25.0 MB", ts=_NOON
     ),
 }

@@ -125,6 +125,10 @@ class Line:
         unit.lease.hold()
         return unit
 
+    def take_back(self, unit: Unit) -> None:
+        """The engine failed, and another one is ready: the unit is the next one again."""
+        self._waiting.appendleft(unit)
+
     @staticmethod
     def release_from_engine(unit: Unit) -> None:
         """The engine no longer reads the slot."""

@@ -17,16 +17,19 @@ from defectd.camera.feed import CameraFeed
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines, Outcome
-from defectd.evidence.keeper import EvidenceKeeper, Kept
+from defectd.evidence.keeper import EvidenceKeeper
 from defectd.faults import Faults
 from defectd.inspection.events import ErrorReason
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import EngineAnswer, StationIdentity
+from defectd.inspection.shadow import ShadowUnit
 from defectd.inspection.verdict import Judgement, judge, refuse
 from defectd.line import Line, Store, Tally, Unit
+from defectd.pictures import Pictures
 from defectd.probe import Probe
+from defectd.shadow import Shadow
 from defectd.workers.channel import Channel
-from defectd.workers.process import Died, News, Worker, WorkerState
+from defectd.workers.process import Died, News, Worker, WorkerState, obituary
 from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Refused, Triggered
 
 log = logging.getLogger(__name__)
@@ -38,8 +41,8 @@ _ABORTED = Judgement("aborted", error_detail="the daemon was stopped")
 
 
 class InspectionLoop:
-    """Owns cameras, engine and evidence while it runs. Other threads may read `tally`, `progress_ns`, `ready` and
-    `failure`, and call `stop`."""
+    """Owns cameras, engine and evidence while it runs. Other threads may read `tally`, `progress_ns`, `ready`,
+    `engine_proven` and `failure`, and call `stop`."""
 
     def __init__(
         self,
@@ -53,19 +56,22 @@ class InspectionLoop:
         deadline_ms: float,
         on_change: Callable[[], None],
         on_swap: Callable[[Outcome], None],
+        on_shadow: Callable[[ShadowUnit], None],
     ) -> None:
         self.tally = Tally()
         self.progress_ns = monotonic_ns()
         self.ready = threading.Event()
         self.failure: str | None = None
-        self._recipe, self._engines, self._keeper = recipe, engines, keeper
+        self._recipe, self._engines = recipe, engines
         self._faults, self._on_change, self._on_swap = faults, on_change, on_swap
         self._lines = [
             Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally) for feed in feeds
         ]
+        self._pictures = Pictures(keeper, self._lines, faults, self.tally)
         self._inferring: tuple[Line, Unit] | None = None
+        self._shadow = Shadow(engines, recipe, on_shadow)
         self._probe = Probe(feeds[0])
-        self._proven = False
+        self.engine_proven = False
         self._stop_asked = threading.Event()
         self._drain_by_ns: int | None = None
         self._wake_read, self._wake_write = os.pipe()
@@ -80,9 +86,9 @@ class InspectionLoop:
                 self._on_engine_news(self._engine.receive())
                 self._attend_other_engines()
                 self._hear_cameras()
-                self._hear_evidence()
+                self._pictures.hear()
                 self._replace_stuck_workers(monotonic_ns())
-                self._feed_engine()
+                self._feed_engines()
                 self._grant_and_store()
                 self.progress_ns = monotonic_ns()
         finally:
@@ -117,6 +123,11 @@ class InspectionLoop:
             elif isinstance(record, Note):
                 self._on_camera_note(line, record)
 
+    def _feed_engines(self) -> None:
+        self._feed_engine()
+        if self._inferring is None:
+            self._shadow.feed()
+
     def _feed_engine(self) -> None:
         """The unit that has waited longest is next, whichever camera saw it."""
         while self._engine.free:
@@ -135,7 +146,7 @@ class InspectionLoop:
             if isinstance(record, Inferred) and self._inferring is not None:
                 self._on_inferred(record)
             elif isinstance(record, Refused) and self._inferring is not None:
-                self._refuse_inferring(record.reason, record.detail)
+                self._on_refused(record.reason, record.detail)
             elif isinstance(record, Inferred):
                 self._on_probed()
             elif isinstance(record, Refused):
@@ -151,7 +162,14 @@ class InspectionLoop:
             return  # it was too late, and has been refused
         detections = line.feed.ring.read_detections(unit.lease.frame.slot, news.count)
         judgement = judge(detections, self._recipe, self._engine.names, line.feed.name)
+        self._shadow.judged(line.feed, unit.lease, judgement.verdict, news.timings.inference_ms)
         line.decide(unit, judgement, EngineAnswer(ms_between(unit.framed_ns, news.started_ns), news.timings))
+
+    def _on_refused(self, reason: ErrorReason, detail: str) -> None:
+        if self._engines.on_probation and reason in ("engine_failed", "non_finite_output"):
+            self._go_back(f"{reason}: {detail}")
+        else:
+            self._refuse_inferring(reason, detail)
 
     def _refuse_inferring(self, reason: ErrorReason, detail: str) -> None:
         line, unit = self._end_inference()
@@ -196,8 +214,7 @@ class InspectionLoop:
         for line in self._lines:
             self._on_camera_news(line, line.feed.tick(now_ns))
         self._on_engine_news(self._engine.tick(now_ns))
-        if self._keeper is not None:
-            self._on_evidence_news(self._keeper.tick(now_ns))
+        self._pictures.tick(now_ns)
 
     def _why_late(self, unit: Unit) -> Judgement:
         if unit.lease is None:
@@ -210,13 +227,14 @@ class InspectionLoop:
 
     def _attend_other_engines(self) -> None:
         outcomes = self._engines.attend(monotonic_ns())
-        if self._proven and self._inferring is None and (swapped := self._engines.switch()) is not None:
+        self._shadow.hear()
+        if self.engine_proven and self._inferring is None and (swapped := self._engines.switch()) is not None:
             outcomes.append(swapped)
             self._on_engine_ready(self._engine.worker.report)
         for outcome in outcomes:
             if outcome.serves:
                 self._faults.end("engine", "runtime_unusable", "another engine serves")
-            log.info("%s %s: %s", outcome.plan.name, outcome.plan.version, outcome.detail or "serves from now on")
+            log.info("%s %s: %s %s", outcome.plan.name, outcome.plan.version, outcome.kind, outcome.detail)
             self._on_swap(outcome)
 
     def _on_engine_ready(self, report: dict[str, Any]) -> None:
@@ -227,28 +245,42 @@ class InspectionLoop:
         else:
             self._faults.end("engine", "cpu_fallback", f"it runs on {report['device_name']}")
         self._faults.end("engine", "engine_unavailable", "a new engine is warm", ends=dict(self._engine.worker.exits))
-        if not self._proven:
+        if not self.engine_proven:
             self._probe.send(self._engine)
         self._on_change()
 
     def _on_engine_died(self, died: Died) -> None:
         self.tally.counts[f"engine_{died.reason}"] += 1
-        if not self._proven:
+        if self._engines.on_probation:
+            self._go_back(died.fatal_detail or died.reason)
+            return
+        if not self.engine_proven:
             self._probe.give_back()
         if (spare := self._engines.fall_back(died)) is not None:
             detail = f"{died.fatal_detail or died.reason}; {spare.configuration['runtime']} serves instead"
             self._faults.begin("engine", "runtime_unusable", detail)
-        elif died.fatal_code == "unusable" and not self._proven:
+        elif died.fatal_code == "unusable" and not self.engine_proven:
             self.failure = died.fatal_detail
             return
-        self._faults.begin("engine", "engine_unavailable", _obituary(died), reason=died.reason)
+        self._faults.begin("engine", "engine_unavailable", obituary(died), reason=died.reason)
         if self._inferring is not None:
-            self._refuse_inferring("engine_failed", _obituary(died))
+            self._refuse_inferring("engine_failed", obituary(died))
+        self._on_change()
+
+    def _go_back(self, why: str) -> None:
+        """On probation: the old engine judges from now on, beginning with the unit that the other one failed on."""
+        self._engines.go_back(why)
+        if self._engine.worker.ready:
+            self._on_engine_ready(self._engine.worker.report)
+        if self._inferring is not None:
+            line, unit = self._end_inference()
+            if not unit.decided:
+                line.take_back(unit)
         self._on_change()
 
     def _on_probed(self) -> None:
         self._probe.give_back()
-        self._proven = True
+        self.engine_proven = True
         for line in self._lines:
             line.feed.start()
 
@@ -278,44 +310,18 @@ class InspectionLoop:
         if not self.ready.is_set() and died.fatal_code == "unusable":
             self.failure = f"{component}: {died.fatal_detail}"
             return
-        self._faults.begin(component, "camera_worker_down", _obituary(died), reason=died.reason)
-        line.refuse_without_frame(refuse("camera_lost", _obituary(died)))
-
-    # -- evidence --------------------------------------------------------------------------------------------
-
-    def _hear_evidence(self) -> None:
-        if self._keeper is not None:
-            self._on_evidence_news(self._keeper.receive())
-
-    def _on_evidence_news(self, news: list[News | Kept]) -> None:
-        for record in news:
-            if isinstance(record, Kept):
-                self._on_kept(record)
-            elif isinstance(record, Died):
-                self.tally.counts[f"evidence_{record.reason}"] += 1
-                self._faults.begin("evidence", "evidence_worker_down", _obituary(record), reason=record.reason)
-            elif isinstance(record, Note) and record.kind is Kind.READY:
-                self._faults.end("evidence", "evidence_worker_down", "a new worker is ready")
-
-    def _on_kept(self, kept: Kept) -> None:
-        if kept.trouble:
-            self._faults.begin("evidence", "not_written", kept.trouble)
-        else:
-            self._faults.end("evidence", "not_written", "pictures can be written again")
-        for line in self._lines:
-            line.pictures(kept.inspection_id, kept.images)
+        self._faults.begin(component, "camera_worker_down", obituary(died), reason=died.reason)
+        line.refuse_without_frame(refuse("camera_lost", obituary(died)))
 
     # -- begin and end ---------------------------------------------------------------------------------------
 
     def _workers(self) -> list[Worker]:
-        workers = [*(line.feed.worker for line in self._lines), *self._engines.workers()]
-        return workers if self._keeper is None else [*workers, self._keeper.worker]
+        return [*(line.feed.worker for line in self._lines), *self._engines.workers(), *self._pictures.workers()]
 
     def _start_workers(self) -> None:
         """The engine first; cameras follow when it has proven itself, so that no unit meets a cold one."""
         self._engine.worker.start()
-        if self._keeper is not None:
-            self._keeper.worker.start()
+        self._pictures.start()
 
     def _finished(self) -> bool:
         """True when every unit is stored after `stop`, or when there is no going on."""
@@ -341,8 +347,3 @@ class InspectionLoop:
             worker.stop()
         for worker in self._workers():
             worker.reap(deadline_s - time.monotonic())
-
-
-def _obituary(died: Died) -> str:
-    said = f": {died.fatal_detail}" if died.fatal_detail else ""
-    return f"{died.reason}{said}; a new one starts in {died.retry_s:.1f} s"

@@ -1,14 +1,10 @@
-"""From a verified model to what engines are told: take it into the store, and plan its runtimes."""
+"""From a verified model to what engines are told: which runtimes it can have here, and which of them serves best."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Callable
 
-from defectd.clock import utc_now
 from defectd.engine.selection import (
     BuildOptions,
     Candidate,
@@ -19,21 +15,21 @@ from defectd.engine.selection import (
     choose,
     engine_body,
     known_choice,
+    memory_for_trial_mb,
     prepare,
     prove,
     select,
 )
 from defectd.engine.server import EnginePlan
-from defectd.errors import ModelError, StateError
+from defectd.errors import ModelError
 from defectd.inspection.recipe import Recipe
-from defectd.model_source import ServedModel, is_engine, kept_root, store_directory
+from defectd.model_source import ServedModel, is_engine
 from defectd.models.bundle import Bundle
-from defectd.models.catalog import DamagedStore, Release
+from defectd.models.catalog import Release
 from defectd.models.fingerprint import installed_versions
 from defectd.models.manifest import MANIFEST, parse_manifest
 from defectd.models.store import Store
 from defectd.settings import Settings
-from defectd.storage import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -46,32 +42,13 @@ _COMPILATION = 4
 """How much longer an engine may take to start that compiles what it runs; it says nothing meanwhile."""
 
 
-def open_store(state: Path, warn: Callable[[str], None]) -> Store:
-    """The store in *state*; a damaged one is put aside and begun anew: all can be had again. Raises StateError."""
-    directory = store_directory(state)
-    try:
-        return Store(directory)
-    except DamagedStore as error:
-        aside = directory.with_name(f"{directory.name}.damaged-{utc_now():%Y%m%dT%H%M%S}")
-        directory.rename(aside)
-        log.warning(error)
-        warn(f"{directory}: its database was damaged; all of it was put aside as {aside}, and begun anew")
-        return Store(directory)
-
-
-def _as_stored(release: Release) -> Bundle:
-    """Raises ModelError."""
-    path = release.directory / MANIFEST
-    return Bundle(release.directory, parse_manifest(path.read_bytes(), str(path)), release.manifest_sha256, ())
-
-
 class ModelPlanner:
     """Plans for the engines that may serve one model on this device. Used by one thread at a time."""
 
-    def __init__(self, model: ServedModel, settings: Settings, recipe: Recipe) -> None:
-        """Take a bundle into the store, from which it is served; from where it lies, if the store cannot be used."""
-        self.model, self._settings, self._recipe = model, settings, recipe
-        self.warnings = [] if model.warning is None else [model.warning]
+    def __init__(self, model: ServedModel, store: Store | None, settings: Settings, recipe: Recipe) -> None:
+        """*model* as *store* has it; without a store nothing can be built, and no runtime is chosen."""
+        self.model, self._store, self._settings, self._recipe = model, store, settings, recipe
+        self._bundle = model.bundle
         self._terms = Terms(
             device=settings.model.device,
             precision=settings.model.precision,
@@ -80,12 +57,6 @@ class ModelPlanner:
             trial_s=settings.model.trial_s,
             build=BuildOptions(settings.model.workspace_mb, settings.model.dla_core),
         )
-        self._bundle, self._store = model.bundle, None
-        if model.bundle is not None:
-            try:
-                self._store, self._bundle = self._take_in(model.bundle)
-            except (StateError, ModelError, OSError) as error:
-                self.warnings.append(f"{error}; the bundle is served from {model.path}, and no runtime is chosen")
 
     def first_plans(self) -> list[EnginePlan]:
         """The engine to start with, then its spares. What must be built first, or is undecided, waits for a trial.
@@ -120,15 +91,15 @@ class ModelPlanner:
         known = self._known()
         return known is None or not known.settled or known.runtime is None or self.plan(known.runtime) is None
 
-    def choose(self, say: Say, stop: threading.Event) -> Choice:
+    def choose(self, say: Say, stop: Callable[[], bool]) -> Choice:
         """Build and try what might serve, in processes of low priority; minutes. Raises StateError."""
         assert self._bundle is not None and self._store is not None
         wanted, known = self._settings.model.runtime, self._known()
         lost = known.runtime if known is not None and known.settled else None  # chosen before, and not built any more
         runtime = lost if wanted == "auto" else wanted
         if runtime is None:
-            return select(self._bundle, self._store, self._terms, say, stop.is_set)
-        return choose([prove(self._candidate(runtime), self._bundle, self._store, self._terms, say, stop.is_set)])
+            return select(self._bundle, self._store, self._terms, say, stop)
+        return choose([prove(self._candidate(runtime), self._bundle, self._store, self._terms, say, stop)])
 
     def plan(self, runtime: str) -> EnginePlan | None:
         """An engine of that runtime; None if this device or this bundle cannot have it, or it is not built yet."""
@@ -142,22 +113,17 @@ class ModelPlanner:
             return None
         return self._plan(engine_body(candidate, prepared, self._bundle, self._terms))
 
-    def _take_in(self, bundle: Bundle) -> tuple[Store, Bundle]:
-        """The store, and the bundle as it lies there. What the last one needs is kept: a person may go back to it."""
-        store = open_store(self._settings.state.directory, self.warnings.append)
-        before = store.pointers().get("current")
-        release = store.import_bundle(bundle, "current")
-        if before not in (None, bundle.manifest_sha256):
-            store.set_pointers({"previous": before})
-        if bundle.signed_by:
-            store.accept(bundle.manifest_sha256, bundle.signed_by)
-        if bundle.signed_by and self._settings.model.trust is not None:
-            kept = kept_root(self._settings.state.directory)
-            kept.parent.mkdir(mode=0o700, exist_ok=True)
-            write_durably(kept, self._settings.model.trust.read_bytes())
-        live = {one.fingerprint for kept in store.releases() for one in self._candidates(_as_stored(kept))}
-        store.collect_garbage(live)  # engines of another JetPack, too
-        return store, replace(bundle, directory=release.directory)
+    def memory_mb(self, plan: EnginePlan) -> int:
+        """What must be available before that engine starts."""
+        assert self._bundle is not None
+        return memory_for_trial_mb(self._candidate(str(plan.configuration["runtime"])), self._bundle.manifest)
+
+    def sweep(self) -> None:
+        """Delete what no pointer needs, and engines of another JetPack. Not while something is built. Raises
+        StateError, ModelError."""
+        if self._store is not None:
+            releases = [_as_stored(release) for release in self._store.releases()]
+            self._store.collect_garbage({one.fingerprint for each in releases for one in self._candidates(each)})
 
     def _candidates(self, bundle: Bundle) -> list[Candidate]:
         terms = self._terms
@@ -209,3 +175,9 @@ class ModelPlanner:
         return EnginePlan(
             self.model.name, self.model.version, self.model.sha256, start_timeout_s, model.hang_s, configuration
         )
+
+
+def _as_stored(release: Release) -> Bundle:
+    """Raises ModelError."""
+    path = release.directory / MANIFEST
+    return Bundle(release.directory, parse_manifest(path.read_bytes(), str(path)), release.manifest_sha256, ())

@@ -105,7 +105,7 @@ def _engine_metadata(path: Path) -> ModelMetadata:
 def _open_signed(settings: Settings, *, dev: bool) -> tuple[Bundle, str | None]:
     """A bundle that this device has accepted once may expire: a line does not stop for that. Raises ModelError."""
     model, now = settings.model, datetime.now(timezone.utc)
-    root = None if model.trust is None else _trusted(model.trust, kept_root(settings.state.directory))
+    root = None if model.trust is None else trusted_root(settings)
     if root is None and not dev:
         raise ModelError(
             f"{model.path}: nobody vouches for this bundle; expected model.trust = the root.json of whoever signs "
@@ -129,9 +129,11 @@ def kept_root(state: Path) -> Path:
     return state / "trust" / "root.json"
 
 
-def _trusted(path: Path, kept: Path) -> Root:
-    """What the configuration names, if it is what this device trusts already, or follows from it. The first one is
+def trusted_root(settings: Settings) -> Root:
+    """What `model.trust` names, if it is what this device trusts already, or follows from it. The first one is
     believed: a person put it there. Raises TrustError."""
+    path, kept = settings.model.trust, kept_root(settings.state.directory)
+    assert path is not None
     root = read_root(path)
     if not kept.exists():
         return root

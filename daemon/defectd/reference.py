@@ -1,6 +1,6 @@
 """Writes the reference documents from the models themselves: `python -m defectd.reference docs`.
 
-docs/wire.md, docs/schemas/*.json and docs/configuration.md; a test says so when they are out of date.
+docs/wire.md, docs/schemas/*.json, docs/configuration.md and docs/rollout.md; a test says so when they are out of date.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from defectd.examples import EXAMPLES
-from defectd.inspection.events import ALL_MESSAGES, StoredEvent, WireModel
+from defectd.inspection.events import ALL_MESSAGES, ModelProgress, ModelReported, StoredEvent, WireModel
 from defectd.messaging.topics import ROOT
+from defectd.rollout_reference import rollout_document
 from defectd.settings import (
     DefectSettings,
     EvidenceSettings,
@@ -25,6 +26,8 @@ from defectd.settings import (
     OpencvSettings,
     RegionSettings,
     ReplaySettings,
+    RolloutSettings,
+    RolloutSource,
     SimulatedSettings,
     StateSettings,
     StationSettings,
@@ -45,6 +48,8 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[inspection.region]]", RegionSettings),
     ("[evidence]", EvidenceSettings),
     ("[state]", StateSettings),
+    ("[rollout]", RolloutSettings),
+    ("[[rollout.source]]", RolloutSource),
     ("[log]", LogSettings),
 )
 
@@ -62,6 +67,10 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 | `evt/inspection` | 1 | no | one for each unit, good ones too |
 | `evt/fault` | 1 | no | something broke (`raised`), works again (`cleared`), or happened once (`noted`) |
 | `evt/gap` | 1 | no | events that were lost, and why |
+| `evt/rollout` | 1 | no | each step of a model rollout |
+| `model/desired` | 1 | yes | to the station: a signed command; see [rollout.md](rollout.md) |
+| `model/reported` | 1 | yes | which models the station has, and where its rollout is |
+| `model/progress` | 1 | no | for a progress bar |
 
 ## How to know that no unit is missing
 
@@ -139,6 +148,7 @@ def write(directory: Path) -> None:
     (directory / "schemas").mkdir(parents=True, exist_ok=True)
     write_durably(directory / "wire.md", wire_document().encode())
     write_durably(directory / "configuration.md", configuration_document().encode())
+    write_durably(directory / "rollout.md", rollout_document().encode())
     for name, text in schemas().items():
         write_durably(directory / "schemas" / name, text.encode())
 
@@ -162,7 +172,7 @@ def _file_name(message: type[WireModel]) -> str:
 def _topic(message: type[WireModel]) -> str:
     if issubclass(message, StoredEvent):
         return f"evt/{message.stream}"
-    return message.__name__.lower()
+    return {ModelReported: "model/reported", ModelProgress: "model/progress"}.get(message, message.__name__.lower())
 
 
 def _summary(model: type[BaseModel]) -> str:

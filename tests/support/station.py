@@ -87,7 +87,7 @@ class DaemonProcess:
     """`defectd run` with a notify socket and a watchdog, as a service of Type=notify has them."""
 
     def __init__(self, config: Path, arguments: Sequence[str] = (), **extra: str) -> None:
-        self.config, self._arguments, self._extra = config, arguments, extra
+        self.config, self._arguments, self.extra = config, arguments, extra
         self.notices: list[Notice] = []
         self.log_path = config.parent / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,7 +107,7 @@ class DaemonProcess:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=environment(**told, **self._extra),
+                env=environment(**told, **self.extra),
             )
 
     def wait_ready(self, timeout_s: float = READY_WITHIN_S) -> float:

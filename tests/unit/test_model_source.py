@@ -7,6 +7,8 @@ import pytest
 pytest.importorskip("cryptography")
 
 from defectd.errors import ModelError
+from defectd.app import build_recipe
+from defectd.committed import committed_model
 from defectd.model_planner import ModelPlanner
 from defectd.model_source import open_model
 from defectd.settings import Settings
@@ -35,15 +37,13 @@ def station(tmp_path):
 
 def served(tmp_path):
     """As at a start of the daemon."""
-    from defectd.app import build_recipe
-
     one = settings(tmp_path)
-    return ModelPlanner(open_model(one, dev=False), one, build_recipe(one))
+    return committed_model(open_model(one, dev=False), one, build_recipe(one))
 
 
 def test_a_signed_bundle_is_served_from_the_store(station):
-    planner = served(station)
-    assert (planner.model.name, planner.warnings) == ("pcb", [])
+    committed = served(station)
+    assert (committed.model.name, committed.warnings) == ("pcb", [])
     assert (station / "state" / "models" / "releases").is_dir()
 
 
@@ -83,9 +83,10 @@ def test_an_expired_bundle_that_this_device_never_accepted_is_refused(station):
 
 def test_a_store_that_cannot_be_used_is_no_reason_to_stop(station):
     (station / "state" / "models").write_text("not a directory")
-    planner = served(station)
-    assert "the bundle is served from" in planner.warnings[0]
+    committed = served(station)
+    assert "the bundle is served from" in committed.warnings[0]
     pytest.importorskip("torch", reason="without it there is nothing to plan")
+    planner = ModelPlanner(committed.model, committed.store, settings(station), build_recipe(settings(station)))
     assert planner.first_plans()[0].configuration["path"] == str(station / "bundle" / "model.torchscript")
     assert not planner.undecided
 
@@ -94,6 +95,6 @@ def test_a_damaged_store_is_put_aside_and_begun_anew(station):
     served(station)
     for path in (station / "state" / "models").glob("models.db*"):
         path.write_bytes(b"not a database, but long enough to look at" * 100)
-    planner = served(station)
-    assert "put aside" in planner.warnings[0]
+    committed = served(station)
+    assert "put aside" in committed.warnings[0]
     assert len(list((station / "state").glob("models.damaged-*"))) == 1

@@ -40,6 +40,7 @@ def test_the_documents_are_what_the_models_say_now():
         for name, text in {
             "wire.md": reference.wire_document(),
             "configuration.md": reference.configuration_document(),
+            "rollout.md": reference.rollout_document(),
         }.items()
         if (DOCS / name).read_text() != text
     ]

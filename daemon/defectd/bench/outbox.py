@@ -28,7 +28,7 @@ from defectd.inspection.events import (
 )
 from defectd.messaging.client import Broker
 from defectd.messaging.outbox import Outbox
-from defectd.messaging.publisher import Publisher
+from defectd.messaging.publisher import Notice, Publisher
 from defectd.messaging.topics import Topics
 
 WINDOW = 20
@@ -79,9 +79,9 @@ def _measure_accepting(outbox: Outbox, count: int) -> None:
 
 def _measure_draining(outbox: Outbox, host: str, port: int, count: int) -> float:
     broker = Broker(host, port, "defectd-bench", window=WINDOW, rate_limit_hz=0)
-    publisher = Publisher(
-        broker, Topics("bench", "a", "b", STATION), outbox, _status, _birth, _last_words, Faults(lambda *_: None)
-    )
+    topics = Topics("bench", "a", "b", STATION)
+    notices = [Notice(topics.status, _status), Notice(topics.birth, _birth)]
+    publisher = Publisher(broker, topics, outbox, notices, _last_words, Faults(lambda *_: None))
     started_s = time.perf_counter()
     publisher.start()
     while publisher.counters.acked < count:

@@ -37,7 +37,8 @@ from defectd.models.store import Store
 
 __all__ = [
     "BuildOptions", "Candidate", "Choice", "Prepared", "Terms", "Trial", "TrialResult",
-    "candidates", "choose", "decision_key", "engine_body", "known_choice", "prepare", "prove", "select",
+    "candidates", "choose", "decision_key", "engine_body", "known_choice", "memory_for_trial_mb", "prepare", "prove",
+    "select",
 ]  # fmt: skip
 
 _ENGINE_FILES = {"tensorrt": "model.plan", "torch-tensorrt": "model.trt.ts"}

@@ -29,15 +29,19 @@ _ALIVE_EVERY_S = 0.5
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
     """Load, warm up, say READY, then answer requests until the daemon closes the channel."""
     order = EngineOrder.of(configuration["engine"])
-    engine, ready = _start(order, rings, lambda: channel.send(Alive()))
+    engine, ready = _start(order, rings, channel)
     gc.collect()
     gc.freeze()  # torch's many objects stay for good: a collection during a request need not visit them
     channel.send(Note(Kind.READY, ready))
     _serve(channel, engine, rings, order.keep_warm_s, dummy=np.full((*ready["input_hw"], 3), 128, np.uint8))
 
 
-def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], None]) -> tuple[Engine, dict[str, Any]]:
+def _start(order: EngineOrder, rings: list[FrameRing], channel: Channel) -> tuple[Engine, dict[str, Any]]:
     """A warm engine, and the body of READY. Raises Unusable, Broken."""
+
+    def breathe(_: object = None) -> None:
+        channel.send(Alive())
+
     model = VerifiedModel.read(order)
     notes = prepare(order)
     try:
@@ -45,7 +49,9 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
         from defectd.engine.devices import open_engine  # noqa: PLC0415 - torch takes seconds: refuse bad files first
 
         engine, fallback = open_engine(order, model, rings)
-        warmup, settled = warm(engine, order, model.metadata.input_hw, lambda _: breathe())
+        channel.send(Note(Kind.STAGE, {"stage": "warming"}))
+        warmup, settled = warm(engine, order, model.metadata.input_hw, breathe)
+        channel.send(Note(Kind.STAGE, {"stage": "golden"}))
         settled += _check_golden(engine, order, golden, breathe)
         keep(order)
     except ImportError as error:
@@ -72,10 +78,10 @@ def _start(order: EngineOrder, rings: list[FrameRing], breathe: Callable[[], Non
 
 
 def _check_golden(
-    engine: Engine, order: EngineOrder, golden: GoldenSet | None, breathe: Callable[[], None]
+    engine: Engine, order: EngineOrder, golden: GoldenSet | None, breathe: Callable[[float], None]
 ) -> list[str]:
     """Raises Unusable if the engine does not see what the original model saw."""
-    report = None if golden is None else golden.compare(engine, lambda _: breathe())
+    report = None if golden is None else golden.compare(engine, breathe)
     if report is None:
         return []
     engine.judge_by(order.thresholds)

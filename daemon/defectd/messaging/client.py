@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paho.mqtt import MQTTException
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTv5, MQTTv311
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -25,12 +25,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.messaging.pacing import ProtocolName, ProtocolSetting
+from defectd.messaging.topics import MAX_INCOMING_BYTES, Message
 
 CONNECT_TIMEOUT_S = 5.0
 WILL_DELAY_S = 5
-# The will is delayed only as long as its session lives, and a clean start would end it; nothing else is in the
-# session, because this station does not subscribe.
+# The will is delayed only as long as its session lives, and a clean start would end it. Apart from the will there are
+# the subscriptions in it: what comes for them while the station is away for a moment arrives when it returns, and then
+# once more if it is retained.
 SESSION_EXPIRY_S = 60
+MAX_INCOMING_PACKET_BYTES = 128 << 10
 PUBLISH_OVERHEAD_BYTES = 64  # header, topic length, message id and properties, rounded up
 # What paho raises on packets that it cannot read (2.1: also on a 3.1.1 refusal of an MQTT 5 CONNECT).
 _UNREADABLE = (ValueError, LookupError, AssertionError, struct.error, MQTTException)
@@ -99,13 +102,20 @@ class Will:
 
 
 class Connection:
-    """From CONNECT to its end; never used again. All calls from one thread."""
+    """From CONNECT to its end; never used again. All calls from one thread.
+
+    An MQTT 5 broker is told not to send packets of more than MAX_INCOMING_PACKET_BYTES. In MQTT 3.1.1 there is no way
+    to tell it: a larger message is read into memory, and dropped there.
+    """
 
     def __init__(self, broker: Broker, protocol: ProtocolName, will: Will, wake: socket.socket) -> None:
         """*wake* is a non-blocking socket that interrupts `step` when it is readable."""
         self._broker, self._wake = broker, wake
         self._selector = selectors.DefaultSelector()
         self._answers: list[tuple[int, int]] = []
+        self._messages: list[Message] = []
+        self._asked: dict[int, str] = {}
+        self._subscribed: list[tuple[str, str]] = []
         self._opened_ns = monotonic_ns()
         self.up = False
         self.end: End | None = None
@@ -143,6 +153,22 @@ class Connection:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Queue a QoS 1 message, and return its message id; the answer comes from `step`. Only while `up`."""
         return self._client.publish(topic, payload, qos=1, retain=retain, properties=self._properties).mid
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for *topic* with QoS 1; the answer is for `take_subscribed`. Only while `up`."""
+        mid = self._client.subscribe(topic, qos=1)[1]
+        if mid is not None:  # else the connection is gone, as `step` will say
+            self._asked[mid] = topic
+
+    def take_subscribed(self) -> list[tuple[str, str]]:
+        """The answers to `subscribe` since the last call: (topic, why it was refused; empty if it was granted)."""
+        subscribed, self._subscribed = self._subscribed, []
+        return subscribed
+
+    def take_messages(self) -> list[Message]:
+        """What arrived since the last call, in order; the broker may send the same message more than once."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def step(self, timeout_s: float) -> list[tuple[int, int]]:
         """Move bytes, wait at most *timeout_s* for more, and return the answers: (message id, reason code)."""
@@ -191,6 +217,8 @@ class Connection:
         client.will_set(will.topic, will.payload, qos=1, retain=True, properties=will_properties)
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = lambda *_: None  # else `publish` writes at once, one by one
@@ -198,7 +226,11 @@ class Connection:
 
     def _connect(self) -> None:
         if self._is_v5:
-            properties = _properties(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
+            properties = _properties(
+                PacketTypes.CONNECT,
+                SessionExpiryInterval=SESSION_EXPIRY_S,
+                MaximumPacketSize=MAX_INCOMING_PACKET_BYTES,
+            )
             self._client.connect(
                 self._broker.host, self._broker.port, self._broker.keepalive_s,
                 clean_start=False, properties=properties,
@@ -261,6 +293,17 @@ class Connection:
 
     def _on_publish(self, _c: Client, _u: Any, mid: int, code: ReasonCode, _p: Properties) -> None:
         self._answers.append((mid, code.value))
+
+    def _on_subscribe(self, _c: Client, _u: Any, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        topic = self._asked.pop(mid, None)
+        if topic is not None:
+            refused = next((code for code in codes if code.is_failure), None)
+            self._subscribed.append((topic, "" if refused is None else f"{refused} (0x{refused.value:02X})"))
+
+    def _on_message(self, _c: Client, _u: Any, message: MQTTMessage) -> None:
+        size = len(message.payload)
+        payload = bytes(message.payload) if size <= MAX_INCOMING_BYTES else None
+        self._messages.append(Message(message.topic, payload, size))
 
     def _on_disconnect(
         self, _c: Client, _u: Any, flags: DisconnectFlags, code: ReasonCode, _p: Properties | None

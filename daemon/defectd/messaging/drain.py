@@ -1,19 +1,29 @@
-"""The outbox through the window of one connection: in order, at a bounded rate, until it is acknowledged."""
+"""What goes over a connection and what comes.
+
+The outbox goes through a window, in order, at a bounded rate, until it is acknowledged. What comes is handed on.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Callable, Protocol, Sequence
 
 from defectd.clock import NS_PER_S, Backoff
+from defectd.faults import Faults
 from defectd.messaging.gaps import Reason
 from defectd.messaging.pacing import Answer, TokenBucket, answer
 from defectd.messaging.rows import StoredRow
-from defectd.messaging.topics import Topics
+from defectd.messaging.topics import MAX_INCOMING_BYTES, Message, Subscriptions, Topics
+
+log = logging.getLogger(__name__)
 
 FETCH_ROWS = 256
 POLL_NS = NS_PER_S  # in case a wake-up was missed
+# Mosquitto 2.0 answers a notice that it forbids, over MQTT 3.1.1 as if all were well, and then hangs up.
+CALM_NS = NS_PER_S // 5
+HANGS_UP = "the broker closes the connection each time it gets this"
 
 
 class Source(Protocol):
@@ -29,6 +39,14 @@ class Link(Protocol):
 
     def fits(self, topic: str, payload: bytes) -> bool: ...
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int: ...
+
+
+class Inlet(Protocol):
+    """The connection, as far as messages come from it."""
+
+    def subscribe(self, topic: str) -> None: ...
+    def take_subscribed(self) -> list[tuple[str, str]]: ...
+    def take_messages(self) -> list[Message]: ...
 
 
 @dataclass
@@ -59,15 +77,26 @@ class Drain:
     """
 
     def __init__(
-        self, outbox: Source, link: Link, topics: Topics, window: int, bucket: TokenBucket, counters: Counters
+        self,
+        outbox: Source,
+        link: Link,
+        topics: Topics,
+        window: int,
+        bucket: TokenBucket,
+        counters: Counters,
+        *,
+        wary: bool = False,
     ) -> None:
+        """*wary*: notices go one at a time, and the first events after them, so that a hang-up tells which it is."""
+        self._wary = wary
         self._outbox, self._link, self._topics = outbox, link, topics
         self.window = window
         self._bucket, self._counters = bucket, counters
         self._ready: deque[StoredRow] = deque()
         self._rows: dict[int, StoredRow] = {}
         self._notices: dict[int, str] = {}
-        self._waiting_notices: dict[str, bytes] = {}
+        self._waiting_notices: dict[str, tuple[bytes, bool]] = {}
+        self._answered_notices: dict[str, int] = {}
         self._cursor = 0
         self._next_fetch_ns = 0
         self._paused_until_ns = 0
@@ -91,33 +120,37 @@ class Drain:
         """There may be new rows."""
         self._next_fetch_ns = 0
 
-    def announce(self, topic: str, payload: bytes, now_ns: int) -> None:
-        """Publish a retained message ahead of the rows; of several for one topic, the latest."""
+    def announce(self, topic: str, payload: bytes, now_ns: int, *, retain: bool = True) -> None:
+        """Publish a message ahead of the rows. One per topic is in flight; of those that wait, the latest goes."""
         if not self._link.fits(topic, payload):
             why = f"{len(payload)} bytes are more than the broker takes"
             self._refusals.append(Refusal(topic, why, is_notice=True))
             return
-        self._waiting_notices[topic] = payload
+        self._waiting_notices[topic] = payload, retain
         self._publish_notices(now_ns)
 
     def fill(self, now_ns: int) -> float:
         """Publish what window and rate allow; return how long to wait, in seconds, before there may be more."""
+        longest_s = 1.0
+        if self._wary and not self.calm(now_ns):
+            self._publish_notices(now_ns)
+            longest_s = CALM_NS / NS_PER_S
         if self._welcome:
             # A broker that refuses even our status does not know this station: no event may be lost on it.
-            self._welcome = not self.idle
+            self._welcome = not (self.calm(now_ns) if self._wary else self.idle)
             if self._welcome:
-                return 1.0
+                return longest_s
         if now_ns < self._paused_until_ns or (self._paused_until_ns and self._rows):
             return max(0.01, min(1.0, (self._paused_until_ns - now_ns) / NS_PER_S))
         self._paused_until_ns = 0
         while self.in_flight < self.window:
             if not self._ready and not self._fetch(now_ns):
-                return 1.0
+                return longest_s
             wait_s = self._bucket.wait_s(now_ns)
             if wait_s > 0:
-                return wait_s
+                return min(wait_s, longest_s)
             self._publish(self._ready.popleft(), now_ns)
-        return 1.0
+        return longest_s
 
     def settle(self, answers: Sequence[tuple[int, int]], now_ns: int) -> None:
         """Take the broker's *answers*, of (message id, reason code), to the outbox."""
@@ -129,7 +162,10 @@ class Drain:
             row = self._rows.pop(mid, None)
             if row is None:
                 topic = self._notices.pop(mid, None)
-                if topic is not None and meaning in (Answer.REFUSED, Answer.LATER):
+                if topic is None:
+                    continue
+                self._answered_notices[topic] = now_ns
+                if meaning in (Answer.REFUSED, Answer.LATER):
                     self._refusals.append(Refusal(topic, f"reason code 0x{code:02X}", is_notice=True))
             elif meaning is Answer.REFUSED:
                 self._refuse(row, "rejected_by_broker", f"reason code 0x{code:02X}")
@@ -149,10 +185,19 @@ class Drain:
         """The rows that the broker has not answered, in order."""
         return [row.row_id for row in self._rows.values()]
 
+    def suspects(self, now_ns: int) -> set[str]:
+        """The topics of the notices over which the broker may have hung up: those in flight or just answered."""
+        just_answered = {topic for topic, at_ns in self._answered_notices.items() if now_ns - at_ns < CALM_NS}
+        return just_answered.union(self._notices.values())
+
+    def calm(self, now_ns: int) -> bool:
+        """True if no notice would be under suspicion, were the connection lost now."""
+        return not self._waiting_notices and not self.suspects(now_ns)
+
     def give_up(self, row_id: int) -> None:
         """The broker hangs up whenever it gets this row in flight: set it aside."""
         row = next(row for row in self._rows.values() if row.row_id == row_id)
-        self._refuse(row, "rejected_by_broker", "the broker closes the connection each time it gets this")
+        self._refuse(row, "rejected_by_broker", HANGS_UP)
 
     def refusals(self) -> list[Refusal]:
         """What was refused since the last call."""
@@ -175,11 +220,13 @@ class Drain:
         return bool(rows)
 
     def _publish_notices(self, now_ns: int) -> None:
-        while self._waiting_notices and self.in_flight < self.window:
-            topic = next(iter(self._waiting_notices))
-            payload = self._waiting_notices.pop(topic)
+        in_flight = self._notices.values()
+        for topic in [topic for topic in self._waiting_notices if topic not in in_flight]:
+            if self.in_flight >= self.window or (self._wary and self.suspects(now_ns)):
+                return
+            payload, retain = self._waiting_notices.pop(topic)
             self._note_activity(now_ns)
-            self._notices[self._link.publish(topic, payload, retain=True)] = topic
+            self._notices[self._link.publish(topic, payload, retain=retain)] = topic
 
     def _publish(self, row: StoredRow, now_ns: int) -> None:
         topic = self._topics.event(row.stream)
@@ -206,3 +253,73 @@ class Drain:
     def _note_activity(self, now_ns: int) -> None:
         if not self.in_flight:
             self._last_answer_ns = now_ns
+
+
+class Receiver:
+    """Subscribes on each connection, and hands on what arrives; what is wrong with either is a fault, no more.
+
+    Mosquitto's acl_file grants every subscription, and then sends nothing that is not allowed: no station can see that.
+    """
+
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        faults: Faults,
+        user: str,
+        on_message: Callable[[str, bytes], None] | None,
+    ) -> None:
+        """*user* is whom the broker knows us as. Without *on_message* what arrives is dropped."""
+        self._subscriptions, self._faults, self._user, self._on_message = subscriptions, faults, user, on_message
+        self._too_large: set[str] = set()
+
+    def connected(self) -> None:
+        """A new connection begins."""
+        self._subscriptions.connected()
+        self._too_large.clear()
+
+    def receive(self, inlet: Inlet, now_ns: int, *, calm: bool) -> None:
+        """Take what has come and, when it is *calm*, ask for what is due: a hang-up is then an answer to that."""
+        for topic in self._subscriptions.due(now_ns) if calm else ():
+            inlet.subscribe(topic)
+        for topic, why in inlet.take_subscribed():
+            if why:
+                self._tell_deafness(topic, f"the broker refuses the subscription: {why}")
+            else:
+                self._subscriptions.granted(topic)
+        for message in inlet.take_messages():
+            self._hand_on(message)
+        if self._subscriptions.settled(now_ns):
+            self._faults.end("mqtt", "subscribe_refused")
+            if not self._too_large:
+                self._faults.end("mqtt", "message_too_large")
+
+    def lost(self, now_ns: int, *, events_in_flight: bool) -> None:
+        """The connection was lost, perhaps because of what was asked for."""
+        if self._subscriptions.lost(now_ns, events_in_flight=events_in_flight):
+            self._tell_deafness(", ".join(self._subscriptions.topics), "the broker hangs up over the subscription")
+
+    def _hand_on(self, message: Message) -> None:
+        if message.payload is None:
+            self._too_large.add(message.topic)
+            self._faults.begin(
+                "mqtt",
+                "message_too_large",
+                f"{message.topic}: {message.size} bytes arrived and were dropped; expected at most "
+                f"{MAX_INCOMING_BYTES}: publish something smaller there, or clear the retained message",
+            )
+            return
+        self._too_large.discard(message.topic)
+        if self._on_message is None:
+            return
+        try:
+            self._on_message(message.topic, message.payload)
+        except Exception:  # what a message does to its receiver is no reason to stop publishing
+            log.exception("the receiver of %s stumbled", message.topic)
+
+    def _tell_deafness(self, topic: str, why: str) -> None:
+        self._faults.begin(
+            "mqtt",
+            "subscribe_refused",
+            f"{why}: nothing that is published on {topic} reaches this station. The broker must let {self._user!r} "
+            f"read it; in Mosquitto's acl_file that is the line `topic read {topic}`. Asked again each minute",
+        )

@@ -1,7 +1,7 @@
-"""The publisher: one supervised thread that keeps a connection and carries the outbox over it.
+"""The publisher: one supervised thread that keeps a connection, carries the outbox over it, and hands on what arrives.
 
-The session at the broker holds nothing but the will: this station only publishes, and what it publishes waits in
-its own outbox.
+Nothing that matters is kept in the session at the broker: events wait in the outbox of this station, and what the
+station listens to is retained, so that it arrives again with each subscription.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import logging
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import replace
-from typing import Callable
+from dataclasses import dataclass, replace
+from typing import Callable, Sequence
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
 from defectd.faults import Faults
-from defectd.inspection.events import Birth, Status
+from defectd.inspection.events import Status, WireModel
 from defectd.messaging.client import Broker, Cause, Connection, End, Will
-from defectd.messaging.drain import Counters, Drain, Refusal, Source
+from defectd.messaging.drain import HANGS_UP, Counters, Drain, Receiver, Refusal, Source
 from defectd.messaging.pacing import Caution, ProtocolChoice, TokenBucket
-from defectd.messaging.topics import Topics
+from defectd.messaging.topics import Subscriptions, Topics, Unwelcome
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +46,40 @@ _ENDED_BY_ACCEPTANCE = ("disconnected", "tls_failed", "login_refused", "not_answ
 _ENDED_BY_STABILITY = ("session_taken_over", "unstable")
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A retained message. *body* says what holds now, or None to say nothing."""
+
+    topic: str
+    body: Callable[[], WireModel | None]
+
+
 class Publisher:
-    """Publishes status and birth on every connection, then the outbox, until `close`."""
+    """Publishes the notices on every connection, then the outbox, until `close`; hands on what arrives."""
 
     def __init__(
         self,
         broker: Broker,
         topics: Topics,
         outbox: Source,
-        status: Callable[[], Status],
-        birth: Callable[[], Birth],
+        notices: Sequence[Notice],
         last_words: Callable[[], Status],
         faults: Faults,
+        *,
+        subscriptions: Sequence[str] = (),
+        on_message: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """*status*, *birth* and *last_words* (the offline will) are asked on the publisher's thread."""
+        """The first of the *notices* is the status: no event goes before the broker has taken it.
+
+        *notices*, *last_words* (the offline will) and *on_message* are called on the publisher's thread, and must not
+        block. *on_message* gets (topic, payload) of what arrives on *subscriptions*; it may get the same one again.
+        """
         self._broker, self._topics, self._outbox, self._faults = broker, topics, outbox, faults
-        self._status, self._birth, self._last_words = status, birth, last_words
+        self._notices, self._last_words = tuple(notices), last_words
+        user = broker.username or broker.client_id
+        self._receiver = Receiver(Subscriptions(subscriptions), faults, user, on_message)
+        self._told: dict[str, bytes] = {}
+        self._told_lock = threading.Lock()
         self._protocol = ProtocolChoice(broker.protocol)
         self._bucket = TokenBucket(broker.rate_limit_hz)
         self._backoff = Backoff(broker.reconnect_min_s, broker.reconnect_max_s)
@@ -73,6 +91,7 @@ class Publisher:
         self._news = threading.Event()
         self._closing = threading.Event()
         self._drain_s = 0.0
+        self._unwelcome, self._refused_here = Unwelcome(), False
         self._refused_ns = self._up_since_ns = 0
         self._trusted = self._stable = False
         self._waker, self._wake = socket.socketpair()
@@ -103,8 +122,18 @@ class Publisher:
         self._thread.start()
 
     def announce(self) -> None:
-        """Status or birth changed: publish them again when connected. Any thread; coalesced."""
+        """Something in the notices changed: publish all again when connected. Any thread; coalesced."""
         self._announcing.set()
+        self._interrupt()
+
+    def tell(self, topic: str, message: WireModel) -> None:
+        """Publish *message*, not retained, if connected; else it is dropped. Of several for one topic that wait, the
+        latest goes. Any thread; never blocks."""
+        payload = message.to_json()
+        with self._told_lock:
+            if not self.connected:
+                return
+            self._told[topic] = payload
         self._interrupt()
 
     def wake(self) -> None:
@@ -147,7 +176,9 @@ class Publisher:
             if connection.up:
                 self._serve(connection)
         finally:
-            self.connected = False
+            with self._told_lock:  # what is told until the next connection is not for that one
+                self.connected = False
+                self._told.clear()
             connection.abandon()
         return connection.end or End(Cause.CLOSED, "closed by us")
 
@@ -155,19 +186,26 @@ class Publisher:
         self._welcome()
         full_window = max(1, min(self._broker.window, connection.receive_maximum))
         window, buried_before = self._caution.window(full_window), self._counters.dead_letters
-        drain = Drain(self._outbox, connection, self._topics, window, self._bucket, self._counters)
+        self._receiver.connected()
+        outbox, wary = self._outbox, self._unwelcome.wary
+        drain = Drain(outbox, connection, self._topics, window, self._bucket, self._counters, wary=wary)
         self._announcing.set()
         while connection.end is None and not self._closing.is_set():
             now_ns = monotonic_ns()
             if self._announcing.is_set():
                 self._announcing.clear()
-                drain.announce(self._topics.status, self._status().to_json(), now_ns)
-                drain.announce(self._topics.birth, self._birth().to_json(), now_ns)
+                self._announce(drain, now_ns)
+            with self._told_lock:
+                told, self._told = self._told, {}
+            for topic, payload in told.items():
+                if topic not in self._unwelcome:
+                    drain.announce(topic, payload, now_ns, retain=False)
             if self._news.is_set():
                 self._news.clear()
                 drain.wake()
             wait_s = drain.fill(now_ns)
             drain.settle(connection.step(wait_s), monotonic_ns())
+            self._receiver.receive(connection, monotonic_ns(), calm=drain.calm(monotonic_ns()))
             self._look(connection, drain, full_window)
         if connection.end is None:
             self._say_goodbye(connection, drain)
@@ -177,11 +215,30 @@ class Publisher:
             self._backoff.reset()  # it may be the price of getting past what the broker refuses
             self._short_lives = 0
 
+    def _announce(self, drain: Drain, now_ns: int) -> None:
+        failure = ""
+        for notice in self._notices:
+            try:
+                body = notice.body()
+                payload = None if body is None else body.to_json()
+            except Exception as error:
+                if notice is self._notices[0]:  # nothing goes without a status
+                    raise
+                log.exception("cannot tell %s", notice.topic)
+                failure = f"{notice.topic}: {error!r}"
+            else:
+                if payload is not None and notice.topic not in self._unwelcome:
+                    drain.announce(notice.topic, payload, now_ns)
+        if failure:
+            self._faults.begin("mqtt", "notice_failed", f"cannot be told, its retained message is old: {failure}")
+        else:
+            self._faults.end("mqtt", "notice_failed")
+
     def _look(self, connection: Connection, drain: Drain, full_window: int) -> None:
         self.last_progress_ns = now_ns = monotonic_ns()
         for refusal in drain.refusals():
             self._tell_refusal(refusal)
-            if refusal.is_notice and refusal.topic == self._topics.status:
+            if refusal.topic == self._topics.status:
                 connection.end = End(Cause.FORBIDDEN, f"the broker refuses {refusal.topic}: {refusal.why}")
         if drain.silent_s(now_ns) > ANSWER_TIMEOUT_S and connection.end is None:
             connection.end = End(Cause.MUTE, f"the broker has not answered for {ANSWER_TIMEOUT_S:.0f} s")
@@ -197,28 +254,42 @@ class Publisher:
         if not self._stable and now_ns - self._up_since_ns > STABLE_S * NS_PER_S:
             self._stable, self._short_lives, drain.window = True, 0, full_window
             self._caution.relax()
+            if not self._refused_ns:
+                self._unwelcome.forgive()
             self._backoff.reset()
             for code in _ENDED_BY_STABILITY:
                 self._faults.end("mqtt", code)
         if self._refused_ns and now_ns - self._refused_ns > REFUSAL_MEMORY_S * NS_PER_S:
-            self._refused_ns = 0
-            self._faults.end("mqtt", "publish_refused")
+            if self._unwelcome:
+                self._refused_ns = now_ns
+                self._unwelcome.try_again()
+                self._announcing.set()
+            else:
+                self._refused_ns = 0
+                self._unwelcome.forgive()
+                self._faults.end("mqtt", "publish_refused")
 
     def _tell_refusal(self, refusal: Refusal) -> None:
-        self._refused_ns = monotonic_ns()
+        self._refused_ns, self._refused_here = monotonic_ns(), True
+        if refusal.is_notice and refusal.topic != self._topics.status:
+            self._unwelcome.refused(refusal.topic)
         self._faults.begin("mqtt", "publish_refused", f"the broker refuses {refusal.topic}: {refusal.why}")
 
     def _learn_from_loss(self, drain: Drain) -> None:
-        at_once = drain.silent_s(monotonic_ns()) < HANG_UP_S
-        row_id = self._caution.lost(drain.rows_in_flight(), at_once=at_once)
+        now_ns, rows = monotonic_ns(), drain.rows_in_flight()
+        at_once = drain.silent_s(now_ns) < HANG_UP_S
+        self._receiver.lost(now_ns, events_in_flight=bool(rows))
+        row_id = self._caution.lost(rows, at_once=at_once)
         if row_id is not None:
             drain.give_up(row_id)
-            for refusal in drain.refusals():
-                self._tell_refusal(refusal)
+        known = self._refused_here or not at_once  # then it was not a notice that was answered as if all were well
+        blamed = self._unwelcome.lost(set() if known else drain.suspects(now_ns) - {self._topics.status})
+        for refusal in drain.refusals() + [Refusal(topic, HANGS_UP, is_notice=True) for topic in blamed]:
+            self._tell_refusal(refusal)
 
     def _welcome(self) -> None:
         self.connected, self._up_since_ns = True, monotonic_ns()
-        self._trusted = self._stable = False
+        self._trusted = self._stable = self._refused_here = False
         self._counters.connects += 1
         self._protocol.accepted()
         log.info("connected to %s:%d, MQTT %s", self._broker.host, self._broker.port, self._protocol.name)

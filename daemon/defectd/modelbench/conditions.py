@@ -212,7 +212,7 @@ class Watch:
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except OSError:
+    except (OSError, TypeError):  # TypeError: buffered reading of a file that answers EAGAIN, as a GPU that is off does
         return None
 
 

@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ContextManager, Iterator, Literal, Mapping, Sequence
+from typing import Any, Callable, ContextManager, Iterator, Literal, Mapping, NamedTuple, Sequence
 
 from defectd.clock import utc_now
 from defectd.errors import ModelError, StateError
@@ -28,8 +28,7 @@ Pointer = Literal["current", "previous", "candidate", "factory"]
 """A release that something depends on; garbage collection never touches it."""
 POINTERS: tuple[Pointer, ...] = ("current", "previous", "candidate", "factory")
 
-SCHEMA_VERSION = 1
-SCHEMA = (
+_MODELS = (
     """CREATE TABLE releases (
         manifest_sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, release_seq INTEGER NOT NULL,
         directory TEXT NOT NULL UNIQUE, imported_at TEXT NOT NULL) WITHOUT ROWID""",
@@ -47,6 +46,41 @@ SCHEMA = (
         fingerprint TEXT PRIMARY KEY, artifact_sha256 TEXT NOT NULL, file TEXT, sha256 TEXT, size INTEGER,
         created_at TEXT NOT NULL) WITHOUT ROWID""",
 )
+_ROLLOUTS = (
+    """CREATE TABLE rollouts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, seq INTEGER NOT NULL,
+        action TEXT NOT NULL, manifest_sha256 TEXT, release_seq INTEGER, state TEXT NOT NULL,
+        attempts INTEGER NOT NULL, transitions INTEGER NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
+        gates TEXT NOT NULL, command BLOB NOT NULL, command_sha256 TEXT NOT NULL, received_at TEXT NOT NULL,
+        changed_at TEXT NOT NULL, ended INTEGER NOT NULL)""",
+    "CREATE UNIQUE INDEX one_active_rollout ON rollouts (ended) WHERE ended = 0",
+    """CREATE TABLE rollout_steps (
+        request_id TEXT NOT NULL REFERENCES rollouts (request_id) ON DELETE CASCADE, step INTEGER NOT NULL,
+        from_state TEXT, state TEXT NOT NULL, attempts INTEGER NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
+        at TEXT NOT NULL, PRIMARY KEY (request_id, step)) WITHOUT ROWID""",
+    """CREATE TABLE words (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)""",
+    "CREATE TABLE floors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE quarantine (
+        manifest_sha256 TEXT PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE starts (
+        id INTEGER PRIMARY KEY CHECK (id = 1), manifest_sha256 TEXT, bad INTEGER NOT NULL, last_at INTEGER NOT NULL,
+        clean INTEGER NOT NULL)""",
+)
+SCHEMA: Mapping[int, Sequence[str]] = {1: _MODELS, 2: _ROLLOUTS}
+"""Version of the format -> what makes it of the one before. A new database goes through all of them."""
+SCHEMA_VERSION = max(SCHEMA)
+TABLES = (
+    "releases", "artifacts", "pointers", "accepted", "decisions", "engines",
+    "rollouts", "rollout_steps", "words", "floors", "quarantine", "starts",
+)  # fmt: skip
+
+
+class Change(NamedTuple):
+    """What can be done in one transaction: any statement, and to set or clear a pointer."""
+
+    execute: Callable[..., sqlite3.Cursor]
+    point: Callable[[Pointer, str | None], None]
 
 
 @dataclass(frozen=True)
@@ -137,6 +171,16 @@ class Catalog:
             manifest_sha256, fingerprint, json.dumps(decision), utc_now().isoformat(timespec="seconds"),
         )  # fmt: skip
 
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """What *query* finds, for those who keep tables of their own here."""
+        return self._rows(query, *parameters)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Change]:
+        """All of it, or, if anything is raised, nothing; on return it survives a power cut. Not to be nested."""
+        with self._explained(), self._transaction():
+            yield Change(self._db.execute, self._point)
+
     def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -149,14 +193,16 @@ class Catalog:
                 f"{self._database} was written by a newer defectd (format {version}, this one knows {SCHEMA_VERSION}): "
                 f"install that version again, or move {self.directory} away to begin anew"
             )
-        if version == 0:
+        if version < SCHEMA_VERSION:
             with self._transaction():
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody else did it meanwhile
-                    for statement in SCHEMA:
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]  # somebody else may have done it
+                for step in range(version + 1, SCHEMA_VERSION + 1):
+                    for statement in SCHEMA[step]:
                         self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._db.execute(f"PRAGMA user_version = {max(version, SCHEMA_VERSION)}")
             sync_directory(self.directory)
-        self._db.execute("SELECT count(*) FROM releases, artifacts, pointers, accepted, decisions, engines").fetchone()
+        for table in TABLES:
+            self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - constants
 
     def _point(self, name: Pointer, manifest_sha256: str | None) -> None:
         if name not in POINTERS:

@@ -1,4 +1,5 @@
-"""To sign: bundles with release keys, and the root that says whose these are. The controller's half; see trust.py.
+"""To sign: bundles with release keys, commands with ops keys, and the root that says whose these are. The controller's
+half; see trust.py.
 
 Whoever holds one of several keys signs on a machine of their own: what is not yet signed by enough is written all the
 same, every function that signs says who is still missing, and no device takes it before. A key in an HSM or a KMS signs
@@ -15,6 +16,8 @@ from defectd.errors import ModelError
 from defectd.models.bundle_files import opened
 from defectd.models.ed25519 import public_of, sign, verifies
 from defectd.models.envelope import (
+    MAX_PAYLOAD_BYTES,
+    PAYLOAD_COMMAND,
     PAYLOAD_MANIFEST,
     PAYLOAD_ROOT,
     Envelope,
@@ -29,7 +32,7 @@ from defectd.storage import write_durably
 
 __all__ = [
     "RoleKeys", "Signer", "attach_signature", "is_encrypted", "keygen", "make_root", "message_to_sign", "rotate_root",
-    "sign_bundle", "sign_root",
+    "sign_bundle", "sign_command", "sign_root",
 ]  # fmt: skip
 
 
@@ -97,6 +100,23 @@ def sign_bundle(directory: Path, key_path: Path, passphrase: str | None) -> tupl
     private = read_private(key_path, passphrase)
     envelope = _of_bundle(directory)
     return _attach(directory / ENVELOPE, envelope, public_of(private), sign(private, envelope.message()))
+
+
+def sign_command(payload: bytes, signers: Sequence[Signer]) -> bytes:
+    """The envelope of a command with the signatures of all *signers*: what is published to a station.
+
+    Whether these are ops keys of a station's root is known there alone. Raises ModelError.
+    """
+    limit = MAX_PAYLOAD_BYTES[PAYLOAD_COMMAND]
+    if not signers or not 0 < len(payload) <= limit:
+        raise ModelError(
+            f"a command of {len(payload)} bytes, {len(signers)} key(s); expected 1..{limit} and at least 1"
+        )
+    envelope = Envelope(PAYLOAD_COMMAND, payload)
+    for signer in signers:
+        private = read_private(signer.key, signer.passphrase)
+        envelope = envelope.signed(keyid_of(public_of(private)), sign(private, envelope.message()))
+    return envelope.to_json()
 
 
 def message_to_sign(target: Path) -> bytes:

@@ -291,3 +291,9 @@ class Worker:
 
     def _enter(self, state: WorkerState, limit_s: float) -> None:
         self.state, self._due_ns = state, monotonic_ns() + int(limit_s * NS_PER_S)
+
+
+def obituary(died: Died) -> str:
+    """How it ended, and when its successor starts."""
+    said = f": {died.fatal_detail}" if died.fatal_detail else ""
+    return f"{died.reason}{said}; a new one starts in {died.retry_s:.1f} s"

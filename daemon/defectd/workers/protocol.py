@@ -31,6 +31,7 @@ class Kind(IntEnum):
     ALIVE = 3
     FAULT = 4
     ENDED = 5
+    STAGE = 6
     GRANT = 10
     TRIGGERED = 11
     FRAMED = 12
@@ -45,7 +46,7 @@ class Kind(IntEnum):
 @dataclass(frozen=True)
 class Note:
     """A JSON record: CONFIGURE (to the worker), READY (its report), FAULT (`code`, `state`, `detail`),
-    ENDED (the source has no more units), KEEP and KEPT (evidence)."""
+    ENDED (the source has no more units), STAGE (how far a start is), KEEP and KEPT (evidence)."""
 
     kind: Kind
     body: dict[str, Any]

@@ -72,7 +72,7 @@ def test_a_candidate_serves_when_it_is_warm_and_the_old_engine_leaves(
     old = engines.serving.worker
     engines.offer(plan("new", brightest))
     outcomes = run_until(engines, lambda outcomes: len(outcomes) == 1 and len(engines.workers()) == 1)
-    assert outcomes == [Outcome(engines.serving.plan, serves=True)]
+    assert outcomes == [Outcome(engines.serving.plan, "serves")]
     assert engines.serving.model is not None and engines.serving.model.name == "new"
     assert old.state is WorkerState.STOPPED and old.pid is None
 

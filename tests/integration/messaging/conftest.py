@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import pytest
 
 from defectd.clock import utc_now
 from defectd.examples import EXAMPLES
 from defectd.faults import Faults
-from defectd.inspection.events import Birth, InspectionEvent, Status, new_id
+from defectd.inspection.events import Birth, InspectionEvent, Status, WireModel, new_id
 from defectd.messaging.client import Broker
 from defectd.messaging.outbox import Outbox
-from defectd.messaging.publisher import Publisher
+from defectd.messaging.publisher import Notice, Publisher
 from defectd.messaging.topics import Topics
 from support.brokers import (
     NO_MOSQUITTO,
@@ -42,7 +42,11 @@ def inspection(number: int, verdict: str = "passed") -> InspectionEvent:
 class Station:
     """An outbox, a publisher, and the faults they report, wired as the daemon does it."""
 
-    def __init__(self, path: Path, broker: BrokerProcess, **settings: Any) -> None:
+    def __init__(
+        self, path: Path, broker: BrokerProcess, *, subscriptions: Sequence[str] = (), **settings: Any
+    ) -> None:
+        self.arrived: list[tuple[str, bytes]] = []
+        self.reported: Callable[[], WireModel | None] = lambda: None
         self.told: list[tuple[str, str, str]] = []
         self.faults = Faults(lambda _component, code, state, detail, _data: self.told.append((code, state, detail)))
         self.status = EXAMPLES[Status]
@@ -56,11 +60,23 @@ class Station:
             Broker(host=broker.host, port=broker.port, client_id="defectd-aoi1", **options),
             TOPICS,
             self.outbox,
-            lambda: self.status,
-            lambda: EXAMPLES[Birth],
+            [
+                Notice(TOPICS.status, lambda: self.status),
+                Notice(TOPICS.birth, lambda: EXAMPLES[Birth]),
+                Notice(TOPICS.model_reported, self._report),
+            ],
             lambda: Status(state="offline", condition="lost", detail="", boot_id="boot", ts=utc_now()),
             self.faults,
+            subscriptions=subscriptions,
+            on_message=self.take,
         )
+
+    def take(self, topic: str, payload: bytes) -> None:
+        """What arrives."""
+        self.arrived.append((topic, payload))
+
+    def _report(self) -> WireModel | None:
+        return self.reported()
 
     def _wake(self) -> None:
         self.publisher.wake()

@@ -16,6 +16,7 @@ from typing import IO, Any, Callable
 
 import pytest
 
+from defectd.clock import NS_PER_S
 from defectd.examples import EXAMPLES
 from defectd.inspection.events import FaultEvent, new_id
 
@@ -170,7 +171,7 @@ def test_a_broker_that_forbids_even_the_status_costs_no_event(mosquitto, station
 
 
 class RudeBroker(threading.Thread):
-    """Speaks just enough MQTT 3.1.1 to take everything but one topic, on which it hangs up."""
+    """Speaks just enough MQTT 3.1.1 to take everything but one topic, on which it hangs up, subscriptions too."""
 
     def __init__(self, hates: bytes) -> None:
         super().__init__()
@@ -210,6 +211,10 @@ class RudeBroker(threading.Thread):
                     return
                 self.taken.append(body[4 + size :])
                 client.sendall(b"\x40\x02" + body[2 + size : 4 + size])
+            elif header[0] >> 4 == 8:
+                if self.hates in body:
+                    return
+                client.sendall(b"\x90\x03" + body[:2] + b"\x01")
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
@@ -228,6 +233,30 @@ def test_an_event_on_which_a_broker_hangs_up_does_not_hold_up_the_others(station
         assert made.outbox.depth().dead_letters == 1
         assert "evt/fault" in made.raised("publish_refused")
         assert {json.loads(each).get("id") for each in broker.taken} >= set(ids)
+        made.publisher.close(1.0)
+    finally:
+        broker.close()
+
+
+def test_a_broker_that_hangs_up_over_a_subscription_still_gets_the_events(station, monkeypatch):
+    monkeypatch.setattr("defectd.messaging.topics.ASK_AGAIN_NS", NS_PER_S // 2)
+    monkeypatch.setattr("defectd.messaging.topics.HANG_UP_NS", NS_PER_S // 5)
+    desired = "defectd/v1/site/area/line/aoi1/model/desired"
+    broker = RudeBroker(b"model/desired")
+    try:
+        options = {"protocol": "3.1.1", "reconnect_min_s": 0.02, "reconnect_max_s": 0.05}
+        made = station(broker, subscriptions=[desired], **options)
+        ids = made.put(30)
+        assert until(made.is_empty)
+        assert until(lambda: made.raised("subscribe_refused"))
+        assert desired in made.raised("subscribe_refused")
+        ids += made.put(30, first=30)
+        assert until(made.is_empty)
+        assert {json.loads(each).get("id") for each in broker.taken} >= set(ids)
+        assert made.outbox.depth().dead_letters == 0
+        broker.hates = b"nothing"
+        assert until(lambda: made.cleared("subscribe_refused"))
+        assert [code for code, *_ in made.told].count("subscribe_refused") == 2, "raised once, and cleared"
         made.publisher.close(1.0)
     finally:
         broker.close()
@@ -381,7 +410,7 @@ def test_an_error_inside_the_publisher_is_reported_and_it_starts_over(mosquitto,
     broker = mosquitto()
     made = station(broker)
     assert until(lambda: made.publisher.connected)
-    good, made.status = made.status, None
+    good, made.status = made.status, object()
     made.publisher.announce()
     assert until(lambda: made.raised("internal_error"))
     made.status = good
@@ -409,16 +438,18 @@ STATION = textwrap.dedent("""
     from defectd.inspection.events import Birth, InspectionEvent, Status, new_id
     from defectd.messaging.client import Broker
     from defectd.messaging.outbox import Outbox
-    from defectd.messaging.publisher import Publisher
+    from defectd.messaging.publisher import Notice, Publisher
     from defectd.messaging.topics import Topics
     path, port, protocol = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     outbox = Outbox(path, boot_id="b", station="aoi1", max_bytes=1 << 30, keep_acked_s=60.0,
                     on_commit=lambda: publisher.wake())
     lost = Status(state="offline", condition="lost", detail="", boot_id="b", ts=utc_now())
+    topics = Topics("site", "area", "line", "aoi1")
     publisher = Publisher(Broker("127.0.0.1", port, "defectd-aoi1", protocol=protocol, rate_limit_hz=500.0,
                                  reconnect_min_s=0.05, reconnect_max_s=0.2),
-                          Topics("site", "area", "line", "aoi1"), outbox, lambda: EXAMPLES[Status],
-                          lambda: EXAMPLES[Birth], lambda: lost, Faults(lambda *_: None))
+                          topics, outbox, [Notice(topics.status, lambda: EXAMPLES[Status]),
+                                           Notice(topics.birth, lambda: EXAMPLES[Birth])],
+                          lambda: lost, Faults(lambda *_: None))
     outbox.start()
     publisher.start()
     for number in range(int(sys.argv[4])):

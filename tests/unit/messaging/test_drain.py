@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from defectd.clock import NS_PER_S
-from defectd.messaging.drain import FETCH_ROWS, Counters, Drain
+from defectd.messaging.drain import CALM_NS, FETCH_ROWS, Counters, Drain
 from defectd.messaging.pacing import TokenBucket
 from defectd.messaging.rows import StoredRow
 from defectd.messaging.topics import Topics
@@ -49,8 +49,8 @@ class Wire:
         return len(self.sent)
 
 
-def drain_of(rows: Rows, wire: Wire, window: int = 20, rate_hz: float = 0) -> Drain:
-    return Drain(rows, wire, TOPICS, window, TokenBucket(rate_hz), Counters())
+def drain_of(rows: Rows, wire: Wire, window: int = 20, rate_hz: float = 0, *, wary: bool = False) -> Drain:
+    return Drain(rows, wire, TOPICS, window, TokenBucket(rate_hz), Counters(), wary=wary)
 
 
 def test_never_more_than_the_window_is_in_flight_and_the_rows_go_in_order():
@@ -162,3 +162,51 @@ def test_a_refused_status_is_marked_as_such():
     drain.settle([(1, NOT_AUTHORIZED)], NOW)
     (refusal,) = drain.refusals()
     assert refusal.is_notice
+
+
+def test_only_what_is_announced_as_such_is_retained():
+    wire = Wire()
+    drain = drain_of(Rows(0), wire)
+    drain.announce("status", b"online", NOW)
+    drain.announce("progress", b"10 %", NOW, retain=False)
+    assert wire.sent == [("status", b"online", True), ("progress", b"10 %", False)]
+
+
+def test_one_notice_per_topic_is_in_flight_and_then_the_latest_goes():
+    wire = Wire()
+    drain = drain_of(Rows(0), wire)
+    for number in range(5):
+        drain.announce("progress", b"%d" % number, NOW, retain=False)
+    drain.announce("status", b"online", NOW)
+    assert [payload for _, payload, _ in wire.sent] == [b"0", b"online"]
+    drain.settle([(1, DELIVERED)], NOW)
+    assert [payload for _, payload, _ in wire.sent] == [b"0", b"online", b"4"]
+    drain.settle([(2, DELIVERED), (3, DELIVERED)], NOW)
+    assert drain.idle
+
+
+def test_a_notice_is_under_suspicion_until_a_while_after_its_answer():
+    drain = drain_of(Rows(0), Wire())
+    drain.announce("status", b"online", NOW)
+    assert drain.suspects(NOW + NS_PER_S) == {"status"}
+    drain.settle([(1, DELIVERED)], NOW + NS_PER_S)
+    assert drain.suspects(NOW + NS_PER_S) == {"status"}
+    assert not drain.calm(NOW + NS_PER_S)
+    assert drain.suspects(NOW + NS_PER_S + CALM_NS) == set()
+    assert drain.calm(NOW + NS_PER_S + CALM_NS)
+
+
+def test_when_wary_only_one_notice_at_a_time_is_under_suspicion_and_then_the_events_go():
+    wire = Wire()
+    drain = drain_of(Rows(1), wire, wary=True)
+    drain.announce("status", b"online", NOW)
+    drain.announce("birth", b"born", NOW)
+    drain.settle([(1, DELIVERED)], NOW)
+    assert 0 < drain.fill(NOW) <= CALM_NS / NS_PER_S
+    assert [topic for topic, *_ in wire.sent] == ["status"]
+    drain.fill(NOW + CALM_NS)
+    drain.settle([(2, DELIVERED)], NOW + CALM_NS)
+    drain.fill(NOW + CALM_NS)
+    assert [topic for topic, *_ in wire.sent] == ["status", "birth"]
+    drain.fill(NOW + 2 * CALM_NS)
+    assert wire.sent[2:] == [(TOPICS.event("inspection"), b"payload-1", False)]

@@ -11,6 +11,7 @@ import pytest
 
 from defectd.errors import ModelError, StateError
 from defectd.models.bundle import open_bundle
+from defectd.models.catalog import SCHEMA, SCHEMA_VERSION, Catalog
 from defectd.models.store import Store
 from support.releases import release, small
 
@@ -280,6 +281,50 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
     database.close()
     with pytest.raises(StateError, match="written by a newer defectd"):
         Store(tmp_path)
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date_and_keeps_what_it_has(tmp_path, store):
+    stored = store.import_bundle(small(tmp_path / "bundle"), "current").manifest_sha256
+    old = sqlite3.connect(str(tmp_path / "models.db"), isolation_level=None)
+    for statement in SCHEMA[1]:
+        old.execute(statement)
+    old.execute("INSERT INTO releases VALUES (?, 'pcb', '1.1', 1, '1-ab', '2026-05-01')", (stored,))
+    old.execute("INSERT INTO pointers VALUES ('current', ?)", (stored,))
+    old.execute("PRAGMA user_version = 1")
+    old.close()
+    for _ in range(2):  # the second time, there is nothing to do
+        catalog = Catalog(tmp_path)
+        assert catalog.pointers() == {"current": stored} and catalog.releases()[0].release_seq == 1
+        assert (
+            catalog.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)] and catalog.rows("SELECT * FROM rollouts") == []
+        )
+        catalog.close()
+
+
+def test_an_update_of_the_database_that_fails_leaves_it_as_it_was(tmp_path):
+    old = sqlite3.connect(str(tmp_path / "models.db"), isolation_level=None)
+    for statement in (*SCHEMA[1], "PRAGMA user_version = 1", "CREATE TABLE quarantine (mine TEXT)"):
+        old.execute(statement)
+    with pytest.raises(StateError, match="table quarantine already exists"):
+        Catalog(tmp_path)
+    assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    tables = {row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert "quarantine" in tables and "rollouts" not in tables
+    old.close()
+
+
+def test_a_transaction_is_done_as_a_whole_or_not_at_all(store, tmp_path):
+    one = store.import_bundle(small(tmp_path / "one", 1), "current").manifest_sha256
+    two = store.import_bundle(small(tmp_path / "two", 2)).manifest_sha256
+    with pytest.raises(KeyboardInterrupt), store.transaction() as change:
+        change.point("current", two)
+        change.execute("INSERT INTO floors VALUES ('release_seq', 2)")
+        raise KeyboardInterrupt
+    assert store.pointers() == {"current": one} and store.rows("SELECT * FROM floors") == []
+    with store.transaction() as change:
+        change.point("current", two)
+        change.execute("INSERT INTO floors VALUES ('release_seq', 2)")
+    assert store.pointers() == {"current": two} and store.rows("SELECT * FROM floors") == [("release_seq", 2)]
 
 
 def test_a_place_that_is_no_directory_is_an_error_that_names_it(tmp_path):

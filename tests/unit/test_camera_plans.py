@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from defectd.app import plan_cameras
+from defectd.camera_plans import plan_cameras
 from defectd.settings import ReplaySettings, SimulatedSettings
 
 REPLAY = ReplaySettings(name="top", kind="replay", path="images")
@@ -9,10 +9,10 @@ LINE = SimulatedSettings(name="top", kind="simulated")
 
 def positions_after(camera, *, last, first, clean):
     """What the outbox holds when a run with *camera* ended after trigger *last*."""
-    from defectd.app import _opening_positions
+    from defectd.camera_plans import opening_positions
 
     plan = plan_cameras([camera], {"trigger/top": first - 1})
-    return {**_opening_positions([camera], plan), "trigger/top": last, "clean": int(clean)}
+    return {**opening_positions([camera], plan), "trigger/top": last, "clean": int(clean)}
 
 
 def test_the_first_run_begins_with_trigger_one():

@@ -1,0 +1,18 @@
+"""`make prove-rollout`: candidates on a running line, good ones and bad ones, and the bad days of a rollout, for real.
+
+    PYTHONPATH=daemon:tests python -m acceptance.prove_rollout [--list] [--only NAME] [--quick]
+
+Needs root for what needs a small file system; items that miss something say `skipped`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from acceptance.rollout_line import LINE
+from support.proving import main
+
+PROOFS = (*LINE,)
+
+if __name__ == "__main__":
+    sys.exit(main("prove-rollout", PROOFS))
