@@ -59,7 +59,8 @@ _ROLLOUTS = (
         from_state TEXT, state TEXT NOT NULL, attempts INTEGER NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL,
         at TEXT NOT NULL, PRIMARY KEY (request_id, step)) WITHOUT ROWID""",
     """CREATE TABLE words (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)""",
+        id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL,
+        refusal TEXT, detail TEXT NOT NULL)""",
     "CREATE TABLE floors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE quarantine (
         manifest_sha256 TEXT PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID""",

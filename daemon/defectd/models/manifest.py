@@ -127,7 +127,7 @@ class Manifest(Strict):
     created: datetime
     expires: datetime | None = None
     min_defectd: str = "0.1.0"
-    compatible: list[Annotated[str, Field(pattern=r"^[a-z0-9_*.-]{1,64}$")]] = Field(
+    compatible: list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]*(\*[a-z0-9_.-]*){0,3}$", max_length=64)]] = Field(
         default_factory=lambda: ["*"], min_length=1,
         description="* or any of: cpu, x86_64, aarch64, sm_87 (GPU architecture), l4t-36",
     )  # fmt: skip
@@ -180,6 +180,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ModelError(f"{where}: {len(data)} bytes; expected at most {MAX_MANIFEST_BYTES}")
     try:
         fields: dict[str, Any] = json.loads(data)
+        json.dumps(fields, ensure_ascii=False).encode()  # half a character, escaped, is no text that could be written
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: is not JSON ({error}); export the bundle again") from error
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:

@@ -9,6 +9,7 @@ from defectd.clock import utc_now
 from defectd.errors import ModelError, StateError
 from defectd.inspection.events import CommandReport, ModelRef, ModelReported, RolloutReport
 from defectd.models.catalog import Pointer
+from defectd.models.envelope import TrustError
 from defectd.models.store import Store
 from defectd.rollout.admission import Active, Admission, Known, admit
 from defectd.rollout.command import Command, SignedCommand, read_command
@@ -45,8 +46,10 @@ class Intake:
             self._obey(signed, admission)
         except Busy as error:
             admission = Admission("refuse", "busy", str(error))
+        except TrustError as error:
+            admission = Admission("refuse", "signature", str(error))
         except ModelError as error:
-            admission = Admission("refuse", "unreadable" if command else "signature", str(error))
+            admission = Admission("refuse", "unreadable", str(error))
         except StateError as error:
             admission = Admission("refuse", "disk", str(error))
         log.warning("command %s: %s: %s", command and command.request_id, admission.code, admission.detail)
@@ -95,7 +98,7 @@ class Intake:
 
     def _decide(self, signed: SignedCommand) -> Admission:
         command, pointers, floors = signed.command, self._store.pointers(), self._ledger.floors()
-        active, last = self._ledger.active(), self._ledger.last()
+        active, sha256 = self._ledger.active(), hashlib.sha256(signed.payload).hexdigest()
         pointer: Pointer = "previous"
         wanted = command.target.manifest_sha256 if command.target is not None else pointers.get(pointer)
         known = Known(
@@ -107,15 +110,17 @@ class Intake:
             quarantined=None if wanted is None else self._ledger.quarantined(wanted),
             current=pointers.get("current"),
             previous=pointers.get("previous"),
-            committed=last.request_id if last is not None and last.state is State.COMMITTED else None,
+            committed=self._ledger.committed_by(pointers.get("current")),
             sources=tuple(self._ports.sources),
             state_lost=self._ports.lost_marker.exists(),
         )
-        return admit(command, hashlib.sha256(signed.payload).hexdigest(), self._ports.place, known, utc_now())
+        admission = admit(command, sha256, self._ports.place, known, utc_now())
+        refused = self._ledger.refusal(command.request_id) if admission.kind == "again" else None
+        return admission if refused is None else Admission("refuse", *refused)
 
     def _obey(self, signed: SignedCommand, admission: Admission) -> None:
         """Raises StateError; nothing has changed then."""
-        command = signed.command
+        command, sha256 = signed.command, hashlib.sha256(signed.payload).hexdigest()
         if admission.kind == "new":
             target = command.target
             wanted = target.manifest_sha256 if target is not None else self._store.pointers().get("previous")
@@ -125,13 +130,14 @@ class Intake:
                 command.request_id, command.seq, command.action, signed.payload, command.created, wanted, seq
             )
         elif admission.kind in ("approve", "cancel", "go_back"):
-            sha256 = hashlib.sha256(signed.payload).hexdigest()
             self._ledger.note_command(command.request_id, sha256, command.seq, command.created)
             active = self._ledger.active()
             if active is not None and admission.kind == "approve":
                 self.rollout = self._ledger.keep_gate(active, "approval", {"by": command.request_id})
             elif active is not None:
                 self.end_asked = command.request_id
+        elif admission.kind == "refuse" and admission.lasting and admission.code != "conflict":
+            self._ledger.note_refusal(command.request_id, sha256, admission.code, admission.detail)
 
     def _ref(self, manifest_sha256: str | None) -> ModelRef | None:
         release = None if manifest_sha256 is None else self._store.release(manifest_sha256)

@@ -165,17 +165,34 @@ class Ledger:
     def note_command(self, request_id: str, sha256: str, seq: int, created: datetime) -> None:
         """A command that was accepted and begins no rollout is known from now on, and raises the floors, too."""
         with self._store.transaction() as change:
-            change.execute("INSERT OR IGNORE INTO words (request_id, sha256) VALUES (?, ?)", (request_id, sha256))
-            change.execute("DELETE FROM words WHERE id <= (SELECT max(id) FROM words) - ?", (KEPT_ROLLOUTS,))
+            _remember(change, request_id, sha256, None, "")
             _raise_floor(change, "command_seq", seq)
             _raise_floor(change, "signed_time", int(created.timestamp()))
 
+    def note_refusal(self, request_id: str, sha256: str, code: str, detail: str) -> None:
+        """A command that was refused for good: it gets the same answer when it comes again."""
+        with self._store.transaction() as change:
+            _remember(change, request_id, sha256, code, detail)
+
     def known_command(self, request_id: str) -> str | None:
-        """The SHA-256 of the command of that id, if it is among the last that were accepted."""
+        """The SHA-256 of the command of that id, if it is among the last that were answered for good."""
         rows = self._store.rows(
             "SELECT command_sha256 FROM rollouts WHERE request_id = ? UNION ALL "
             "SELECT sha256 FROM words WHERE request_id = ?",
             request_id, request_id,
+        )  # fmt: skip
+        return rows[0][0] if rows else None
+
+    def refusal(self, request_id: str) -> tuple[str, str] | None:
+        """Code and detail with which the command of that id was refused for good."""
+        rows = self._store.rows("SELECT refusal, detail FROM words WHERE request_id = ?", request_id)
+        return (rows[0][0], rows[0][1]) if rows and rows[0][0] is not None else None
+
+    def committed_by(self, manifest_sha256: str | None) -> str | None:
+        """The request that brought this release last."""
+        rows = self._store.rows(
+            "SELECT request_id FROM rollouts WHERE state = ? AND manifest_sha256 = ? ORDER BY id DESC LIMIT 1",
+            State.COMMITTED.value, manifest_sha256,
         )  # fmt: skip
         return rows[0][0] if rows else None
 
@@ -318,6 +335,14 @@ def _rollout_of(row: tuple[Any, ...]) -> Rollout:
         request_id, seq, action, manifest_sha256, release_seq, State(state), attempts, transitions, code, detail,
         json.loads(gates), command, command_sha256, _moment(received_at), _moment(changed_at),
     )  # fmt: skip
+
+
+def _remember(change: Change, request_id: str, sha256: str, refusal: str | None, detail: str) -> None:
+    change.execute(
+        "INSERT OR IGNORE INTO words (request_id, sha256, refusal, detail) VALUES (?, ?, ?, ?)",
+        (request_id, sha256, refusal, detail),
+    )
+    change.execute("DELETE FROM words WHERE id <= (SELECT max(id) FROM words) - ?", (KEPT_ROLLOUTS,))
 
 
 def _superseded(rollout: Rollout) -> Superseded:

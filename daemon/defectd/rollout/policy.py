@@ -13,7 +13,7 @@ class Policy(Strict):
     approval: bool = Field(default=False, description="wait, when all is on disk, for `approve`")
     window: str | None = Field(
         default=None,
-        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$",
         description="begin only then, in the station's local time, such as 22:00-04:30",
     )
     idle_s: int = Field(default=0, ge=0, le=86_400, description="begin only after so long without a unit; 0: at once")

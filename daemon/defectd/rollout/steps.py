@@ -15,6 +15,7 @@ from defectd.models.bundle import Bundle, open_bundle
 from defectd.models.envelope import PAYLOAD_MANIFEST, TrustError
 from defectd.models.manifest import MANIFEST, Manifest, parse_manifest
 from defectd.models.trust import Root, verify
+from defectd.rollout.admission import AHEAD_S
 from defectd.rollout.gates import Baseline, ProbationGate, ShadowGate
 from defectd.rollout.journey import Journey, Step
 from defectd.rollout.ledger import Rollout
@@ -86,6 +87,12 @@ def verify_bundle(journey: Journey, rollout: Rollout) -> Rollout:
         raise Failed("signature", str(error)) from error
     except ModelError as error:
         raise Failed("unusable", str(error)) from error
+    if (ahead_s := _ahead_s(journey, bundle.manifest.created)) > AHEAD_S:
+        raise Failed(
+            "not_yet",
+            f"the bundle says that it was made {ahead_s / 3600:.0f} h from now: set this station's clock, or that of "
+            "the computer that exports, and make a new release",
+        )
     journey.store.import_bundle(bundle, "candidate")
     journey.store.accept(bundle.manifest_sha256, bundle.signed_by)
     journey.ledger.raise_signed_time(bundle.manifest.created)
@@ -259,6 +266,12 @@ def _opened(directory: Path, root: Root, now: datetime | None, manifest_sha256: 
     if bundle.manifest_sha256 != manifest_sha256:
         raise ModelError(f"{directory}: holds another manifest than the command names: send it again under a new id")
     return bundle
+
+
+def _ahead_s(journey: Journey, created: datetime) -> float:
+    """How far in the future it lies, by this station's clock or by what was signed before."""
+    now_s = max(utc_now().timestamp(), journey.ledger.floors().signed_time)
+    return created.timestamp() - now_s
 
 
 def _baseline(journey: Journey) -> Baseline:
