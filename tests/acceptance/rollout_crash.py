@@ -21,6 +21,8 @@ from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, cast
 
+from defectd.download.download import Limits
+from defectd.download.sources import open_source
 from defectd.errors import ModelError, StateError
 from defectd.faults import Faults
 from defectd.models.bundle import open_bundle
@@ -30,11 +32,9 @@ from defectd.models.store import Store
 from defectd.models.trust import Root, read_root
 from defectd.rollout.admission import Place
 from defectd.rollout.command import Command
-from defectd.rollout.download import Limits
 from defectd.rollout.journey import Journey
 from defectd.rollout.ledger import Ledger, Rollout
-from defectd.rollout.ports import Ports
-from defectd.rollout.sources import open_source
+from defectd.rollout.ports import Failed, Ports
 from defectd.rollout.starts import begin_start, clean_stop, start_is_good
 from defectd.rollout.states import FINAL, MAX_ATTEMPTS, State
 from defectd.rollout.steps import fetch, receive, verify_bundle
@@ -233,7 +233,7 @@ class Check:
         try:
             for problem in self._problems(Life(state, self.home), before, next_):
                 self.problems.append(f"{reading}, after {after}: {problem}")
-        except (StateError, ModelError, OSError, AssertionError, KeyError) as error:
+        except (StateError, ModelError, Failed, OSError, AssertionError, KeyError) as error:
             self.problems.append(f"{reading}, after {after}: {error!r}")
         finally:
             rmtree(self.scratch)
@@ -326,11 +326,9 @@ CRASHES = (
 
 
 def _main(directory: Path) -> None:
+    await_recorder()
     with (directory / "told").open("a", buffering=1) as told:
-        life = Life(directory / "state", directory, lambda found: print(json.dumps(found), file=told))
-        await_recorder()
-        told.reconfigure()
-        life.live()
+        Life(directory / "state", directory, lambda found: print(json.dumps(found), file=told)).live()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Callable, Mapping
 
 import torch
 
 from defectd.demo.station import CAMERA, CODES, DEFECT_RATE, HEIGHT_PX, MIN_CONFIDENCE, SEED, WIDTH_PX
-from defectd.rollout.statistics import percentile
+from defectd.engine.choice import percentile
 from support.candidates import (
     GOLDEN_PICTURES,
     AsItIs,
@@ -27,7 +26,6 @@ from support.candidates import (
 from support.collector import Event, wall_time_s
 from support.proving import Proof, Setting, Short
 from support.rolling import Rolling, rolling
-from support.station import wait_until
 
 _RATE_HZ = 4.0
 _DEADLINE_MS = 1000  # of the demo four times as much: the proof is not about how busy this machine is
@@ -130,7 +128,7 @@ def _check(station: Rolling, units: list[Event], *, committed: bool) -> str:
 def _swaps(units: list[Event], before: int) -> str:
     """The longest way from capture to verdict around each change of the model, beside the p99 before the command."""
     judged = [unit for unit in units if unit["model"] and unit["verdict"] != "error"]
-    normal_ms = percentile([_took_ms(unit) for unit in judged[:before]], 99)
+    normal_ms = percentile([_took_ms(unit) for unit in judged[:before]], 0.99)
     told = []
     for earlier, later in zip(judged, judged[1:]):
         if _version(earlier) != _version(later):

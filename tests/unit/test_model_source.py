@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from defectd.errors import ModelError
 from defectd.app import build_recipe
 from defectd.committed import committed_model
+from defectd.errors import ModelError
 from defectd.model_planner import ModelPlanner
 from defectd.model_source import open_model
 from defectd.settings import Settings

@@ -12,7 +12,7 @@ from defectd.rollout.command import Audience
 from defectd.technician import report
 from defectd.technician.fleet import Fleet, NoStation
 from defectd.technician.order import Chosen, Order, signed
-from defectd.technician.places import audience, some, waves
+from defectd.technician.places import audience, some, tersely, waves
 from defectd.technician.screen import Screen
 from defectd.technician.session import Session
 from defectd.technician.standing import Asked, Kind, Standing, stand, worst
@@ -59,7 +59,7 @@ class Campaign:
         for number, wave in enumerate(parts, 1):
             self._screen.title = f"{model}, wave {number} of {len(parts)}" if len(parts) > 1 else model
             if len(parts) > 1:
-                self._screen.say(f"wave {number} of {len(parts)}: {some(wave)}")
+                self._screen.say(f"wave {number} of {len(parts)}: {self._some(wave)}")
             seq = self._fleet.next_seq(wave)
             envelope = signed(order, place, seq, self._terms.lives_s, utc_now(), self._terms.signers)
             for station in wave:
@@ -153,10 +153,14 @@ class Campaign:
             self._screen.say(f"to stop it there: defectd rollout cancel {order.request_id} --key OPS.KEY")
         return EXIT_INTERRUPTED
 
+    def _some(self, stations: Sequence[str]) -> str:
+        names = tersely(list(self._asked))
+        return some([names[station] for station in stations])
+
     def _tell_unsent(self, standings: Mapping[str, Standing]) -> None:
         unsent = [name for name, one in standings.items() if one.kind is Kind.UNSENT]
         if unsent:
-            self._screen.say(f"not sent, and not going to be: {some(unsent)}", "bold yellow")
+            self._screen.say(f"not sent, and not going to be: {self._some(unsent)}", "bold yellow")
 
 
 def ask(
