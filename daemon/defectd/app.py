@@ -27,9 +27,10 @@ from defectd.inspection import events
 from defectd.inspection.recipe import DefectRule, Recipe, Region
 from defectd.inspection.record import StationIdentity
 from defectd.loop import InspectionLoop
-from defectd.messaging.client import Broker, Tls
+from defectd.messaging.client import Broker
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Notice, Publisher
+from defectd.messaging.tls import Tls
 from defectd.messaging.topics import Topics
 from defectd.model_planner import ModelPlanner
 from defectd.model_source import ServedModel, open_model

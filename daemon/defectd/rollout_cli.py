@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from defectd.technician.session import Session
     from defectd.watch.listener import BrokerAddress
 
-EXIT_NO_ANSWER = 7
 _EXITS = (
     "Exit codes: 0 done at all stations, 5 failed, went back or was cancelled somewhere, 6 refused somewhere, "
     "7 no answer in time, 2 wrong usage, 3 anything else, 130 Ctrl-C. What was sent goes on without this program."
 )
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST_S = 365 * 86_400
 _PLACES = (
     ("station", "SITE/AREA/LINE/STATION", "one station"),
     ("line", "SITE/AREA/LINE", "all stations of a line"),
@@ -123,6 +123,7 @@ def _add_words(actions: Commands) -> None:
 def _tell(options: argparse.Namespace) -> int:
     from defectd.technician.campaign import ask
     from defectd.technician.order import order
+    from defectd.technician.places import tersely
 
     place, action = _place(options), options.action
     if place is None and options.request is None:
@@ -132,8 +133,9 @@ def _tell(options: argparse.Namespace) -> int:
         if options.request is not None:
             stations = [name for name in fleet.with_request(options.request) if name in stations]
         asked = ask(fleet, stations, lambda of: order(action, of=of), needs_rollout=action != "rollback")
-        for station, (one, _) in asked.items():
-            screen.say(f"{station}: {action} {one.of or ''}".rstrip() + _from_to(fleet, station, action))
+        for station, name in tersely(list(asked)).items():
+            of = asked[station][0].of or ""
+            screen.say(f"{name}: {action} {of}".rstrip() + _from_to(fleet, station, action))
         done = {"approve": "approved", "cancel": "ended", "rollback": "rolled back"}[action]
         return campaign.tell(asked, done, action)
 
@@ -222,10 +224,11 @@ def _add_broker(parser: Any) -> None:
 
 def _duration(text: str) -> int:
     """Seconds of 90s, 30m, 24h or 7d."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if not found or int(found.group(1)) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a duration like 90s, 30m, 24h or 7d")
-    return int(found.group(1)) * _UNITS_S[found.group(2)]
+    found = re.fullmatch(r"(\d{1,8})([smhd])", text)
+    seconds = int(found.group(1)) * _UNITS_S[found.group(2)] if found else 0
+    if not 1 <= seconds <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a duration like 90s, 30m, 24h or 7d, at most 365d")
+    return seconds
 
 
 def _place(options: argparse.Namespace) -> Audience | None:
@@ -260,6 +263,7 @@ def _broker(options: argparse.Namespace) -> BrokerAddress:
 @contextmanager
 def _heard(options: argparse.Namespace, place: Audience | None) -> Iterator[tuple[Session, Fleet]]:
     """An open session, and what the broker had kept of the stations. Exits with 7 where there is no such station."""
+    from defectd.technician.campaign import EXIT_SILENT
     from defectd.technician.fleet import Fleet, NoStation
     from defectd.technician.places import topic_levels
     from defectd.technician.session import Session
@@ -270,7 +274,7 @@ def _heard(options: argparse.Namespace, place: Audience | None) -> Iterator[tupl
             yield session, Fleet(session.hear_retained())
     except NoStation as error:
         print(f"defectd: {error}{_others(broker) if place else ''}", file=sys.stderr)
-        raise SystemExit(EXIT_NO_ANSWER) from None
+        raise SystemExit(EXIT_SILENT) from None
 
 
 def _others(broker: BrokerAddress) -> str:

@@ -41,16 +41,17 @@ from defectd.rollout.steps import fetch, receive, verify_bundle
 from defectd.rollout.watching import LineWatch
 from defectd.settings import RolloutSource
 from support.bundles import RELEASE_KEY, ROOT_KEY, make_root, sign, signed_root
+from support.disk import Disk, Tree, laid_out
 from support.proving import Proof, Setting, Short
-from support.recorded import Disk, Tree, await_recorder, laid_out, record
+from support.recorded import await_recorder, record
 from support.releases import small
 
 Snapshot = Dict[str, Any]
 _WAY = (State.STAGED, State.BUILDING, State.LOADING, State.WARMING, State.GOLDEN, State.SHADOW, State.SWITCHING)
 _BUNDLES = 4
 _STARTS_IN_VAIN = 4
-_EVERY = 7
-"""After so many calls one reading of the third kind: what is left of unsynchronised writes is anybody's guess."""
+_QUICK_EVERY = 20
+"""After so many calls one reading of the third kind; otherwise after each."""
 _TOLD_PROBLEMS = 5
 
 
@@ -290,7 +291,12 @@ def power_cuts(setting: Setting) -> str:
     prepare(setting.directory)
     calls = record("acceptance.rollout_crash", setting.directory)
     told = [_NOTHING, *(json.loads(line) for line in (setting.directory / "told").read_text().splitlines())]
-    disk, check, number, writes = Disk(setting.directory / "state"), Check(setting.directory, setting.directory / "cut"), 0, 0
+    disk, check, number, writes = (
+        Disk(setting.directory / "state"),
+        Check(setting.directory, setting.directory / "cut"),
+        0,
+        0,
+    )
     marks = None  # the descriptor of `told`, whose lines say how far it was
     for call in calls:
         if call.name == "openat" and call.data(1).endswith(b"/told"):
@@ -304,7 +310,7 @@ def power_cuts(setting: Setting) -> str:
         where = f"call {writes} ({call.name})"
         check.look("synchronised only", disk.nothing_more(), where, before, next_)
         check.look("all", disk.everything(), where, before, next_)
-        if writes % (_EVERY * 5 if setting.quick else _EVERY) == 0:
+        if not setting.quick or writes % _QUICK_EVERY == 0:
             check.look("some", disk.something(writes), where, before, next_)
     if number != len(told) - 1:
         raise Short(f"{number} of {len(told) - 1} marks were seen")

@@ -22,6 +22,7 @@ from defectd.models import ed25519
 from defectd.models.store import Store
 from defectd.rollout.ledger import Ledger
 from defectd.rollout.states import State
+from defectd.technician.fleet import NoRollout
 from defectd.technician.screen import Screen
 from defectd.technician.standing import Kind, Standing
 from support import bundles
@@ -53,8 +54,8 @@ def typed(*arguments):
     """What `defectd rollout …` returns as its exit code."""
     parser = argparse.ArgumentParser(prog="defectd")
     rollout_cli.add_to(parser.add_subparsers(required=True))
-    options = parser.parse_args(["rollout", *map(str, arguments)])
     try:
+        options = parser.parse_args(["rollout", *map(str, arguments)])
         return options.command(options)
     except SystemExit as exit_:
         return exit_.code
@@ -265,13 +266,15 @@ def test_a_rollback_after_the_commit_is_a_rollout_of_its_own(plant, capsys):
     assert "committed  boards 1.4" in capsys.readouterr().out
 
 
-def test_what_speaks_of_nothing_is_not_sent(plant, capsys):
+def test_what_speaks_of_nothing_is_not_sent(plant):
     station = plant.station()
-    assert typed("cancel", "--station", AOI1, *plant.address_and_key) == 7
-    assert typed("approve", "0123", *plant.address_and_key) == 7
-    assert "no rollout is going on there" in capsys.readouterr().err and not station.commands
+    with pytest.raises(NoRollout, match="no rollout is going on there"):
+        typed("cancel", "--station", AOI1, *plant.address_and_key)
+    with pytest.raises(NoRollout, match="request 0123: no station's last rollout is called so"):
+        typed("approve", "0123", *plant.address_and_key)
     with pytest.raises(SettingsError, match="expected a REQUEST_ID, or --station"):
         typed("cancel", *plant.address_and_key)
+    assert not station.commands
 
 
 # -- what may be wrong -------------------------------------------------------------------------------------------
@@ -306,10 +309,19 @@ def test_a_refused_login_names_the_user_and_the_remedy(tmp_path):
         typed("status", "--port", broker.port, "--username", "jo")
 
 
+@pytest.mark.parametrize("text", ["0s", "5", "1w", "366d", "h"])
+def test_a_duration_has_a_unit_and_an_end(text, capsys):
+    assert typed("send", "--expires", text) == 2
+    assert "expected a duration like 90s" in capsys.readouterr().err
+
+
 @pytest.fixture
 def guarded(plant, tmp_path):
     acl = tmp_path / "acl"
-    acl.write_text("topic readwrite defectd/v1/#\n\nuser reader\ntopic read defectd/v1/#\n\nuser nobody\n")
+    acl.write_text(
+        "topic readwrite defectd/v1/#\n\nuser reader\ntopic read defectd/v1/#\n\n"
+        f"user half\ntopic read defectd/v1/#\ntopic write defectd/v1/{AOI1}/#\n"
+    )
     with MosquittoBroker(tmp_path / "guarded", [f"acl_file {acl}"]) as broker:
         guarded = Plant(broker, plant.folder)
         yield guarded
@@ -322,6 +334,12 @@ def test_a_login_that_may_not_command_is_told_which_acl_to_change(guarded):
     with pytest.raises(StartupError, match=r"refused the command: Not authorized; its ACL must let user 'reader' writ"):
         guarded.send("--station", AOI1, "--username", "reader")
     assert not station.commands
+
+
+def test_who_has_a_command_already_is_told_when_the_next_cannot_be_reached(guarded):
+    guarded.station(AOI1), guarded.station(AOI2)
+    with pytest.raises(StartupError, match=f"aoi2: .*its ACL must.*Sent already, and going on: {AOI1}$"):
+        guarded.send(*LINE, "--username", "half")
 
 
 def test_what_stations_say_may_be_read_by_whoever_may_read_it(guarded, capsys):

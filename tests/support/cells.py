@@ -28,7 +28,6 @@ from support.rolling import QUICK, Rolling, rolling
 from support.signed import tiny_bundle
 from support.station import RESTART_S, DaemonProcess
 
-CELLS = tuple((state, kind) for state in STEPS for kind in KINDS)
 _UNITS, _RATE_HZ = 3600, 20.0
 _UNITS_BEFORE, _UNITS_AFTER = 15, 10
 _WITHIN_S = 150.0
@@ -36,7 +35,7 @@ _HANG_S = "3"
 _SEEDED_SEQ = 7
 _MAX_DEATHS = 1  # each cell has one strike
 _ASKED_FOR = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+RuntimeError: a fault that was asked for\n")
-_CANDIDATE_IS_ALIVE = (State.WARMING, State.GOLDEN, State.SHADOW)
+_WITHOUT_A_CANDIDATE = list(STEPS)[: list(STEPS).index(State.WARMING)]
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,34 @@ class Bundles:
         )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Where a rollout is struck, and how; *back*: one that a rollback command begins."""
+
+    state: State
+    kind: str
+    back: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.state.value}-{self.kind}{'-back' if self.back else ''}"
+
+    @property
+    def end(self) -> State:
+        """What the table of states promises: a crash or a hang goes on or goes back, a failure ends it, and without
+        its engines a rollout ends as soon as it needs one of its own."""
+        if self.kind in ("kill", "hang"):
+            resume_at = RESTART[self.state].resume_at
+            return resume_at if resume_at in FINAL else State.COMMITTED
+        if self.kind == "worker" and self.state in _WITHOUT_A_CANDIDATE:
+            return State.COMMITTED
+        return end_for(self.state)
+
+
 @dataclass
 class Seen:
     """What became of a cell; it is broken if there are problems."""
 
-    state: State
-    kind: str
+    cell: Cell
     end: str = "-"
     code: str = ""
     attempts: int = 0
@@ -71,33 +92,16 @@ class Seen:
 
     def line(self) -> str:
         """For a report."""
-        told = f"{self.state.value}:{self.kind}: {self.end} {self.code}".rstrip()
+        told = f"{self.cell}: {self.end} {self.code}".rstrip()
         return f"{told}: {'; '.join(self.problems)}" if self.problems else told
 
 
-def expected_end(state: State, kind: str) -> State:
-    """What the table of states promises: a crash or a hang goes on or goes back, a failure ends it, and without its
-    engines a rollout ends as soon as it needs one of its own."""
-    if kind in ("kill", "hang"):
-        return RESTART[state].resume_at if RESTART[state].resume_at in FINAL else State.COMMITTED
-    if kind == "worker" and STEPS_BEFORE_A_CANDIDATE >= {state}:
-        return State.COMMITTED
-    return end_for(state)
-
-
-STEPS_BEFORE_A_CANDIDATE = frozenset(
-    state for state in STEPS if list(STEPS).index(state) < list(STEPS).index(State.WARMING)
-)
-
-
-def run_cell(directory: Path, state: State, kind: str, bundles: Bundles) -> Seen:
+def run_cell(directory: Path, cell: Cell, bundles: Bundles) -> Seen:
     """A rollout from command to final state, struck once, restarted as systemd does. Never raises for what the
     daemon does: that is a problem of the cell."""
-    seen, started_s = Seen(state, kind), time.monotonic()
+    seen, started_s = Seen(cell), time.monotonic()
     try:
-        with rolling(
-            directory, _UNITS, _RATE_HZ, factory=bundles.old, started=False
-        ) as station:
+        with rolling(directory, _UNITS, _RATE_HZ, factory=bundles.old, started=False) as station:
             _Run(station, seen, bundles, directory).go()
     except Exception as error:  # noqa: BLE001 - one cell must not end the others
         seen.problems.append(f"{type(error).__name__}: {error}")
@@ -112,11 +116,12 @@ class _Run:
         self.new = Path(shutil.copytree(bundles.new, station.usb / "new"))
         self.models = directory / "state" / "models"
         self.floors = [Floors(0, 0, 0)]
-        extra = {FAULT: f"{seen.state.value}:{seen.kind}", ONCE: str(self.struck)}
-        if seen.kind == "hang":
+        self.cell = seen.cell
+        extra = {FAULT: f"{self.cell.state.value}:{self.cell.kind}", ONCE: str(self.struck)}
+        if self.cell.kind == "hang":
             extra[HANG_S] = _HANG_S
         station.here.daemon = self.daemon = DaemonProcess(station.here.daemon.config, **extra)
-        self.old_sha256 = _seed(self.models, bundles.old, station.root)
+        self.old_sha256 = _seed(self.models, bundles, station.root, back=self.cell.back)
         station.seq = _SEEDED_SEQ
 
     def go(self) -> None:
@@ -134,9 +139,12 @@ class _Run:
 
     def _roll(self) -> None:
         """Send it, and keep the station alive until it has ended."""
-        goes_back = self.seen.state is State.ROLLING_BACK
+        goes_back = self.cell.state is State.ROLLING_BACK
         policy = {**QUICK, "probation_units": 1_000_000} if goes_back else QUICK
-        request = self.station.send(self.new, policy=policy)
+        if self.cell.back:
+            request = self.station.send(action="rollback", policy=policy)
+        else:
+            request = self.station.send(self.new, policy=policy)
         if goes_back:
             self._await(lambda: self.station.rollout(request).get("state") == "probation", "probation")
             self.station.send(action="rollback", of=request)
@@ -177,12 +185,12 @@ class _Run:
         here, problems = self.station.here, self.seen.problems
         if not self.struck.exists():
             problems.append("the fault never struck")
-        wanted = expected_end(self.seen.state, self.seen.kind).value
+        wanted = self.cell.end.value
         if self.seen.end != wanted:
             problems.append(f"expected {wanted}; {self._last_words()}")
-        if self.seen.deaths != (self.seen.kind == "kill"):
+        if self.seen.deaths != (self.cell.kind == "kill"):
             problems.append(f"the daemon died {self.seen.deaths} times")
-        log = _ASKED_FOR.sub("", here.daemon.log()) if self.seen.kind == "exception" else here.daemon.log()
+        log = _ASKED_FOR.sub("", here.daemon.log()) if self.cell.kind == "exception" else here.daemon.log()
         result = audit(here.collector, here.outbox, log, None)
         self.seen.units = result.units
         problems += result.problems
@@ -217,7 +225,11 @@ class _Run:
         return [
             *self._models(current, rollout.manifest_sha256, steps, ended_s),
             *self._floors_kept(floors, release_seq=2 if committed else 1),
-            *([] if pointers.get("current") == current else [f"{rollout.state.value}, but the pointers are {pointers}"]),
+            *(
+                []
+                if pointers.get("current") == current
+                else [f"{rollout.state.value}, but the pointers are {pointers}"]
+            ),
             *(["there still is a candidate"] if "candidate" in pointers else []),
             *(["its end on disk is another one"] if rollout.state.value != self.seen.end else []),
             *([] if rollout.attempts <= MAX_ATTEMPTS else [f"{rollout.attempts} attempts"]),
@@ -253,27 +265,26 @@ class _Run:
         return problems
 
 
-def _seed(models: Path, bundle: Path, root: Path) -> str:
-    """The store of a station that was rolled out to before, and stopped cleanly: *bundle* is committed, and there are
-    floors that could fall. Returns the sha256 of its manifest."""
-    opened = open_bundle(bundle, read_root(root), now=utc_now())
+def _seed(models: Path, bundles: Bundles, root: Path, *, back: bool) -> str:
+    """The store of a station that was rolled out to before, and stopped cleanly: the old bundle is committed, *back*
+    in place of the new one, and there are floors that could fall. Returns the sha256 of its manifest."""
+    old, new = (open_bundle(each, read_root(root), now=utc_now()) for each in (bundles.old, bundles.new))
     store = Store(models)
     try:
         ledger = Ledger(store)
-        store.import_bundle(opened, "factory")
-        store.import_bundle(opened, "current")
-        store.accept(opened.manifest_sha256, opened.signed_by)
+        store.import_bundle(old, "factory")
+        store.import_bundle(new if back else old, "current")
+        for bundle in (old, new) if back else (old,):
+            store.accept(bundle.manifest_sha256, bundle.signed_by)
         long_ago = datetime(2026, 5, 2, tzinfo=timezone.utc)
-        rollout = ledger.begin(
-            "seeded", _SEEDED_SEQ, "deploy", b"{}", long_ago, opened.manifest_sha256, opened.manifest.release_seq
-        )
+        rollout = ledger.begin("seeded", _SEEDED_SEQ, "deploy", b"{}", long_ago, old.manifest_sha256, 1)
         for state in list(STEPS)[1 : list(STEPS).index(State.PROBATION) + 1]:
             rollout = ledger.move(rollout, state)
         ledger.commit(rollout)
         clean_stop(store)
     finally:
         store.close()
-    return opened.manifest_sha256
+    return old.manifest_sha256
 
 
 def table(cells: Mapping[tuple[State, str], Seen]) -> str:

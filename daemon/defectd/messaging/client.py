@@ -13,7 +13,6 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt import MQTTException
@@ -25,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.messaging.pacing import ProtocolName, ProtocolSetting
+from defectd.messaging.tls import Tls, tls_context
 from defectd.messaging.topics import MAX_INCOMING_BYTES, Message
 
 CONNECT_TIMEOUT_S = 5.0
@@ -37,18 +37,6 @@ MAX_INCOMING_PACKET_BYTES = 128 << 10
 PUBLISH_OVERHEAD_BYTES = 64  # header, topic length, message id and properties, rounded up
 # What paho raises on packets that it cannot read (2.1: also on a 3.1.1 refusal of an MQTT 5 CONNECT).
 _UNREADABLE = (ValueError, LookupError, AssertionError, struct.error, MQTTException)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Files in PEM. Without *ca* the system's authorities are trusted."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-    def __str__(self) -> str:
-        return f"the TLS files (ca {self.ca}, cert {self.cert}, key {self.key})"
 
 
 @dataclass(frozen=True)
@@ -113,6 +101,7 @@ class Connection:
         self._broker, self._wake = broker, wake
         self._selector = selectors.DefaultSelector()
         self._answers: list[tuple[int, int]] = []
+        self._sent_off: set[int] = set()
         self._messages: list[Message] = []
         self._asked: dict[int, str] = {}
         self._subscribed: list[tuple[str, str]] = []
@@ -130,7 +119,7 @@ class Connection:
         broker, place = self._broker, f"{self._broker.host}:{self._broker.port}"
         if broker.tls is not None:
             try:
-                self._client.tls_set_context(_tls_context(broker.tls))
+                self._client.tls_set_context(tls_context(broker.tls))
             except OSError as error:
                 self._finish(Cause.TLS, f"cannot use {broker.tls}: {error}")
                 return
@@ -153,6 +142,15 @@ class Connection:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Queue a QoS 1 message, and return its message id; the answer comes from `step`. Only while `up`."""
         return self._client.publish(topic, payload, qos=1, retain=retain, properties=self._properties).mid
+
+    def send_off(self, topic: str, payload: bytes, expires_s: int) -> None:
+        """Queue a QoS 0 message: nobody answers, and an MQTT 5 broker forgets it after *expires_s*. Only while `up`."""
+        properties = None
+        if self._is_v5:
+            properties = _properties(
+                PacketTypes.PUBLISH, ContentType="application/json", MessageExpiryInterval=expires_s
+            )
+        self._sent_off.add(self._client.publish(topic, payload, qos=0, properties=properties).mid)
 
     def subscribe(self, topic: str) -> None:
         """Ask for *topic* with QoS 1; the answer is for `take_subscribed`. Only while `up`."""
@@ -292,7 +290,10 @@ class Connection:
             self._finish(Cause.REFUSED, f"{broker.host}:{broker.port} refused the connection: {code}")
 
     def _on_publish(self, _c: Client, _u: Any, mid: int, code: ReasonCode, _p: Properties) -> None:
-        self._answers.append((mid, code.value))
+        if mid in self._sent_off:
+            self._sent_off.discard(mid)  # it was written to the socket, that is all that is known
+        else:
+            self._answers.append((mid, code.value))
 
     def _on_subscribe(self, _c: Client, _u: Any, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
         topic = self._asked.pop(mid, None)
@@ -332,12 +333,3 @@ def _properties(packet_type: int, **values: Any) -> Properties:
     for name, value in values.items():
         setattr(properties, name, value)
     return properties
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    """Made anew for each connection, so that a renewed certificate is used without a restart."""
-    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.cert is not None:
-        context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key))
-    return context

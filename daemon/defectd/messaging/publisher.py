@@ -19,6 +19,7 @@ from defectd.inspection.events import Status, WireModel
 from defectd.messaging.client import Broker, Cause, Connection, End, Will
 from defectd.messaging.drain import HANGS_UP, Counters, Drain, Receiver, Refusal, Source
 from defectd.messaging.pacing import Caution, ProtocolChoice, TokenBucket
+from defectd.messaging.told import Said, Told
 from defectd.messaging.topics import Subscriptions, Topics, Unwelcome
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ class Publisher:
         self._notices, self._last_words = tuple(notices), last_words
         user = broker.username or broker.client_id
         self._receiver = Receiver(Subscriptions(subscriptions), faults, user, on_message)
-        self._told: dict[str, bytes] = {}
-        self._told_lock = threading.Lock()
+        self._told = Told()
         self._protocol = ProtocolChoice(broker.protocol)
         self._bucket = TokenBucket(broker.rate_limit_hz)
         self._backoff = Backoff(broker.reconnect_min_s, broker.reconnect_max_s)
@@ -126,15 +126,11 @@ class Publisher:
         self._announcing.set()
         self._interrupt()
 
-    def tell(self, topic: str, message: WireModel) -> None:
+    def tell(self, topic: str, message: WireModel, *, expires_s: int | None = None) -> None:
         """Publish *message*, not retained, if connected; else it is dropped. Of several for one topic that wait, the
-        latest goes. Any thread; never blocks."""
-        payload = message.to_json()
-        with self._told_lock:
-            if not self.connected:
-                return
-            self._told[topic] = payload
-        self._interrupt()
+        latest goes; with *expires_s* at QoS 0. Any thread; never blocks."""
+        if self._told.put(topic, Said(message.to_json(), expires_s)):
+            self._interrupt()
 
     def wake(self) -> None:
         """There are new rows in the outbox. Any thread; never blocks."""
@@ -176,9 +172,8 @@ class Publisher:
             if connection.up:
                 self._serve(connection)
         finally:
-            with self._told_lock:  # what is told until the next connection is not for that one
-                self.connected = False
-                self._told.clear()
+            self.connected = False
+            self._told.listen(listened=False)
             connection.abandon()
         return connection.end or End(Cause.CLOSED, "closed by us")
 
@@ -195,11 +190,7 @@ class Publisher:
             if self._announcing.is_set():
                 self._announcing.clear()
                 self._announce(drain, now_ns)
-            with self._told_lock:
-                told, self._told = self._told, {}
-            for topic, payload in told.items():
-                if topic not in self._unwelcome:
-                    drain.announce(topic, payload, now_ns, retain=False)
+            self._send_told(connection, drain, now_ns)
             if self._news.is_set():
                 self._news.clear()
                 drain.wake()
@@ -214,6 +205,15 @@ class Publisher:
         if self._counters.dead_letters > buried_before:
             self._backoff.reset()  # it may be the price of getting past what the broker refuses
             self._short_lives = 0
+
+    def _send_told(self, connection: Connection, drain: Drain, now_ns: int) -> None:
+        for topic, (payload, expires_s) in self._told.take().items():
+            if topic in self._unwelcome:
+                continue
+            if expires_s is None:
+                drain.announce(topic, payload, now_ns, retain=False)
+            elif connection.fits(topic, payload):
+                connection.send_off(topic, payload, expires_s)
 
     def _announce(self, drain: Drain, now_ns: int) -> None:
         failure = ""
@@ -289,6 +289,7 @@ class Publisher:
 
     def _welcome(self) -> None:
         self.connected, self._up_since_ns = True, monotonic_ns()
+        self._told.listen(listened=True)
         self._trusted = self._stable = self._refused_here = False
         self._counters.connects += 1
         self._protocol.accepted()

@@ -52,6 +52,11 @@ class Topics:
         return f"{self.prefix}/evt/{stream}"
 
     @property
+    def device(self) -> str:
+        """Telemetry of the device, not retained."""
+        return f"{self.prefix}/tele/device"
+
+    @property
     def model_desired(self) -> str:
         """Retained, to the station: a signed command."""
         return f"{self.prefix}/model/desired"

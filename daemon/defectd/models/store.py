@@ -50,7 +50,8 @@ class Store(Catalog):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for each in (directory / "blobs", directory / "blobs/sha256", directory / RELEASES, directory / "engines"):
                 each.mkdir(mode=0o700, exist_ok=True)
-            sync_directory(directory / "blobs")
+            for each in (directory.parent, directory / "blobs"):
+                sync_directory(each)
         super().__init__(directory)
         self._blobs = Blobs(directory / "blobs/sha256")
         self._releases, self._engines = directory / RELEASES, directory / "engines"

@@ -23,6 +23,7 @@ from defectd.rollout.policy import Policy
 from defectd.rollout.ports import Failed
 from defectd.rollout.states import State
 from defectd.rollout.vitals import read_vitals
+from defectd.storage import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ def receive(journey: Journey, rollout: Rollout) -> Rollout:
 
 def fetch(journey: Journey, rollout: Rollout) -> Rollout:
     """Manifest and signatures first, then every file that they vouch for."""
+    here = rollout.manifest_sha256 is not None and journey.store.release(rollout.manifest_sha256) is not None
     target = journey.command_of(rollout).target
-    assert target is not None, "a deploy command names one"
-    if journey.store.release(target.manifest_sha256) is not None:
-        return journey.move(rollout, State.VERIFYING, detail="this release is here already")
+    if here or target is None:
+        return journey.move(rollout, State.VERIFYING, detail="this release is here already" if here else "")
     opened = journey.ports.sources.get(target.source)
     if opened is None:
         raise Failed("unknown_source", f"this station has no source called {target.source} any more: configure it")
@@ -59,6 +60,7 @@ def fetch(journey: Journey, rollout: Rollout) -> Rollout:
     try:
         directory = journey.ports.incoming
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(directory.parent)
         download(
             opened(), target.path, target.manifest_sha256, directory, vouch, journey.ports.limits,
             lambda share, text: journey.say(text, share), journey.poll,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Callable, Mapping, NamedTuple, Sequence
 
 from defectd.clock import utc_now
+from defectd.errors import StartupError
 from defectd.models.signing import Signer
 from defectd.rollout.command import Audience
 from defectd.technician import report
-from defectd.technician.fleet import Fleet, NoStation
+from defectd.technician.fleet import Fleet, NoRollout
 from defectd.technician.order import Chosen, Order, signed
 from defectd.technician.places import audience, some, tersely, waves
 from defectd.technician.screen import Screen
@@ -56,38 +57,42 @@ class Campaign:
         model = f"{chosen.manifest.name} {chosen.manifest.version}"
         many = f"{len(stations)} stations of " if len(stations) > 1 else ""
         self._screen.say(f"request {order.request_id}: {model} to {many}{place.kind} {place.value}")
-        for number, wave in enumerate(parts, 1):
-            self._screen.title = f"{model}, wave {number} of {len(parts)}" if len(parts) > 1 else model
-            if len(parts) > 1:
-                self._screen.say(f"wave {number} of {len(parts)}: {self._some(wave)}")
-            seq = self._fleet.next_seq(wave)
-            envelope = signed(order, place, seq, self._terms.lives_s, utc_now(), self._terms.signers)
-            for station in wave:
-                self._send(station, envelope)
-            if not self._follow(wave):
-                return self._left(order)
-            failures = sum(one.kind is not Kind.DONE for one in self._standings(self._sent()).values())
-            if number < len(parts) and failures > spread.max_failures:
-                self._screen.say(
-                    f"stopped after wave {number}: {failures} not committed, --max-failures is {spread.max_failures}",
-                    "bold red",
-                )
-                break
+        try:
+            self._spread(order, place, parts, model, spread.max_failures)
+        except KeyboardInterrupt:
+            return self._left(order)
         return self._conclude("committed", model)
 
     def tell(self, orders: Mapping[str, tuple[Order, Asked]], done: str, title: str) -> int:
         """Send each station its own command, and wait for the effect. Returns the exit code."""
         self._screen.title = title
         self._asked = {name: asked for name, (_, asked) in orders.items()}
-        for station, (order, _) in orders.items():
-            seq = self._fleet.next_seq([station])
-            place = audience("station", station)
-            self._send(station, signed(order, place, seq, self._terms.lives_s, utc_now(), self._terms.signers))
-        if not self._follow(list(orders)):
+        try:
+            for station, (order, _) in orders.items():
+                self._send([station], order, audience("station", station))
+            self._follow(list(orders))
+        except KeyboardInterrupt:
             return self._left(next(iter(orders.values()))[0])
         return self._conclude(done, title)
 
     # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _spread(
+        self, order: Order, place: Audience, parts: Sequence[Sequence[str]], model: str, max_failures: int
+    ) -> None:
+        for number, wave in enumerate(parts, 1):
+            self._screen.title = f"{model}, wave {number} of {len(parts)}" if len(parts) > 1 else model
+            if len(parts) > 1:
+                self._screen.say(f"wave {number} of {len(parts)}: {self._some(wave)}")
+            self._send(wave, order, place)
+            self._follow(wave)
+            failures = sum(one.kind is not Kind.DONE for one in self._standings(self._sent()).values())
+            if number < len(parts) and failures > max_failures:
+                self._screen.say(
+                    f"stopped after wave {number}: {failures} not committed, --max-failures is {max_failures}",
+                    "bold red",
+                )
+                return
 
     def _has(self, station: str, chosen: Chosen) -> bool:
         reported = self._fleet.view(station).reported
@@ -95,31 +100,35 @@ class Campaign:
             return False
         return reported.current.manifest_sha256 == chosen.target.manifest_sha256
 
-    def _send(self, station: str, envelope: bytes) -> None:
+    def _send(self, stations: Sequence[str], order: Order, place: Audience) -> None:
+        """The same command to all of *stations*, signed now. Raises StartupError, which says who has it already."""
         self._fleet.take(self._session.hear(0.0))
-        reported = self._fleet.view(station).reported
-        before = reported.answer if reported else None
-        self._session.command(station, envelope, self._terms.lives_s)
-        self._asked[station] = replace(self._asked[station], sent_s=time.monotonic(), answered=before)
+        terms, seq = self._terms, self._fleet.next_seq(stations)
+        envelope = signed(order, place, seq, terms.lives_s, utc_now(), terms.signers)
+        for station in stations:
+            reported, sent = self._fleet.view(station).reported, self._sent()
+            before = reported.answer if reported else None
+            self._asked[station] = replace(self._asked[station], sent_s=time.monotonic(), answered=before)
+            try:
+                self._session.command(station, envelope, terms.lives_s)
+            except StartupError as error:
+                others = f". Sent already, and going on: {some(sent)}" if sent else ""
+                raise StartupError(f"{error}{others}") from error
 
-    def _follow(self, stations: Sequence[str]) -> bool:
-        """Until all have settled, or time is up; False if the person has seen enough."""
+    def _follow(self, stations: Sequence[str]) -> None:
+        """Until all have settled, or time is up."""
         if not self._terms.wait:
-            return True
+            return
         ends_s = time.monotonic() + self._terms.timeout_s
-        try:
-            with self._screen:
-                while time.monotonic() < ends_s:
-                    link = self._session.link
-                    self._screen.note = "" if link.connected else f"broker away ({link.detail}); stations go on"
-                    self._screen.show(self._standings(list(self._asked)))
-                    if all(one.kind.settled for one in self._standings(stations).values()):
-                        return True
-                    self._fleet.take(self._session.hear(_REFRESH_S))
-        except KeyboardInterrupt:
-            return False
+        with self._screen:
+            while time.monotonic() < ends_s:
+                link = self._session.link
+                self._screen.note = "" if link.connected else f"broker away ({link.detail}); stations go on"
+                self._screen.show(self._standings(list(self._asked)))
+                if all(one.kind.settled for one in self._standings(stations).values()):
+                    return
+                self._fleet.take(self._session.hear(_REFRESH_S))
         self._screen.say(f"stopped watching: {self._terms.timeout_s:.0f} s are over (--timeout); the stations go on")
-        return True
 
     def _standings(self, stations: Sequence[str]) -> dict[str, Standing]:
         now_s = time.monotonic()
@@ -167,7 +176,7 @@ def ask(
     fleet: Fleet, stations: Sequence[str], make: Callable[[str | None], Order], *, needs_rollout: bool
 ) -> dict[str, tuple[Order, Asked]]:
     """An order for each station, made from the rollout that it speaks of there; stations that have none to speak of
-    are left out if *needs_rollout*. Raises NoStation if that leaves nobody."""
+    are left out if *needs_rollout*. Raises NoRollout if that leaves nobody."""
     orders = {}
     for name in stations:
         reported = fleet.view(name).reported
@@ -179,7 +188,7 @@ def ask(
         order = make(speaks_of)
         orders[name] = (order, Asked(order.request_id, order.action, order.of if running else None))
     if not orders:
-        raise NoStation("no rollout is going on there; see `defectd rollout status`")
+        raise NoRollout("no rollout is going on there; see `defectd rollout status`")
     return orders
 
 

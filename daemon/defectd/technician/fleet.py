@@ -17,7 +17,11 @@ number: whoever signs the highest one there is ends all commands."""
 
 
 class NoStation(DefectdError):
-    """Nobody is there who could do it: the place or the request is not known on this broker."""
+    """Nobody answers from there."""
+
+
+class NoRollout(DefectdError):
+    """Stations are there, but not what a command was to speak of."""
 
 
 class Fleet:
@@ -54,12 +58,12 @@ class Fleet:
         )
 
     def with_request(self, request_id: str) -> dict[str, Rollout]:
-        """Station -> its rollout of that id, or of the one id that begins so. Raises NoStation."""
+        """Station -> its rollout of that id, or of the one id that begins so. Raises NoRollout."""
         rollouts = {name: view.reported.rollout for name, view in self.views.items()
                     if view.reported and view.reported.rollout}  # fmt: skip
         matching = sorted({one.request_id for one in rollouts.values() if one.request_id.startswith(request_id)})
         if len(matching) != 1 and request_id not in matching:
-            raise NoStation(
+            raise NoRollout(
                 f"request {request_id}: expected one of {', '.join(matching)}"
                 if matching
                 else f"request {request_id}: no station's last rollout is called so; see `defectd rollout status`"

@@ -46,7 +46,7 @@ class Screen:
         if self._console is None:
             print(text, file=self._stream, flush=True)
         else:
-            self._console.print(text, style=style, markup=False)
+            self._console.print(text, style=style, markup=False, emoji=False)
 
     def show(self, standings: Mapping[str, Standing]) -> None:
         """How all stations stand now. What went wrong is said once in full, and stays."""
@@ -100,7 +100,7 @@ class Screen:
         for station in (name for name in asked if name in order):
             one = standings[station]
             detail = "" if one.kind.settled else one.detail  # what went wrong stands above, in full
-            grid.add_row(names[station], _bar(one), Text(one.doing, STYLES[one.kind]), Text(detail, "dim"))
+            grid.add_row(Text(names[station]), _bar(one), Text(one.doing, STYLES[one.kind]), Text(detail, "dim"))
         left = [f"{len(asked) - len(order)} more"] if len(order) < len(asked) else []
         left += [f"{len(standings) - len(asked)} not sent yet"] if len(asked) < len(standings) else []
         done = sum(standings[name].kind is Kind.DONE for name in asked)

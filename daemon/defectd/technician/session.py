@@ -48,7 +48,7 @@ class Session:
         self._client: mqtt.Client | None = None
         self._heard: list[tuple[str, Message]] = []
         self._answers: dict[int, Any] = {}
-        self._ready = False
+        self._ready = self._been_up = False
         self._refusal = ""
         self._version_refused = False
         self._tried_s = 0.0
@@ -200,6 +200,8 @@ class Session:
             client.subscribe([(topic, 1) for topic in self._topics])
         elif code.value in _VERSION_REFUSED:
             self._version_refused = True
+        elif self._been_up and code.value not in _LOGIN_REFUSED:
+            self.link = Link(False, str(code))  # it is starting, or busy: tried again
         else:
             hint = "check --username and DEFECTD_MQTT__PASSWORD" if code.value in _LOGIN_REFUSED else "see its log"
             self._refusal = f"broker {self.broker} refused user {self.broker.username!r}: {code}; {hint}"
@@ -212,7 +214,7 @@ class Session:
                 f"broker {self.broker}: user {self.broker.username!r} may not read {self._topics[0]}: {codes[0]}; "
                 "its ACL must allow that"
             )
-        self._ready = True
+        self._ready = self._been_up = True
 
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
         del client, properties

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Union
 
@@ -11,6 +12,7 @@ from defectd.watch.wire import Malformed, StationStatus
 from defectd.watch.wire import read as read_watched
 
 DESIRED, REPORTED, PROGRESS, STATUS = "model/desired", "model/reported", "model/progress", "status"
+_TOPIC = re.compile(rf"{ROOT}(/[A-Za-z0-9_-]{{1,64}}){{4}}/")  # another name is no station's, and may steer a terminal
 MAX_BYTES = 256 * 1024
 _LEVELS = len(ROOT.split("/")) + 4  # site, area, line, station
 
@@ -83,7 +85,7 @@ def read(topic: str, payload: bytes) -> tuple[str, Message] | None:
     """The station (`site/area/line/station`) and what it said; None for what is not for us. Raises Malformed."""
     levels = topic.split("/")
     kind, station = "/".join(levels[_LEVELS:]), "/".join(levels[_LEVELS - 4 : _LEVELS])
-    if kind not in (REPORTED, PROGRESS, STATUS) or not topic.startswith(f"{ROOT}/") or not payload:
+    if kind not in (REPORTED, PROGRESS, STATUS) or not _TOPIC.match(topic) or not payload:
         return None
     if len(payload) > MAX_BYTES:
         raise Malformed(f"{topic}: {len(payload)} bytes; expected at most {MAX_BYTES}")

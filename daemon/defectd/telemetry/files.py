@@ -43,9 +43,10 @@ class Silent:
         log.warning("%s does not answer: it is left out%s", path, " from now on" if for_good else " until it does")
 
     def forgive(self, path: str) -> None:
-        """It did answer, late."""
-        with self._lock:
-            self._stuck.discard(path)
+        """It did answer, late, if it was one of them."""
+        if path in self._stuck:
+            with self._lock:
+                self._stuck.discard(path)
 
     def shuns(self, path: str) -> bool:
         """It must not be touched."""
@@ -58,11 +59,12 @@ class Silent:
 
 
 class Files:
-    """One reader's view of the file system; for one thread, but for `waiting` and `abandon`."""
+    """One reader's view of the file system; for one thread, but for `waiting`, `blame` and `abandon`."""
 
     def __init__(self, silent: Silent | None = None) -> None:
         self.vanished = False
-        """A file that was there is gone: look again for where things are."""
+        """A sensor is gone: look again for where things are."""
+        self._missing = False
         self._silent = silent or Silent()
         self._current: tuple[str, int] | None = None
         self._abandoned = False
@@ -72,8 +74,14 @@ class Files:
         return self._current
 
     def abandon(self) -> None:
-        """Whoever reads ends at the next file, with `Abandoned`."""
+        """Whoever reads ends with `Abandoned` after this file."""
         self._abandoned = True
+
+    def blame(self, waiting: tuple[str, int]) -> None:
+        """The file of *waiting* took too long; for the thread that looks at the clock."""
+        self._silent.blame(waiting[0])
+        if self._current is not waiting:  # it has answered at this moment, and nobody else would forgive
+            self._silent.forgive(waiting[0])
 
     @contextmanager
     def asking(self, path: str) -> Iterator[None]:
@@ -85,8 +93,8 @@ class Files:
             yield
         finally:
             self._current = None
+            self._silent.forgive(path)
             if self._abandoned:
-                self._silent.forgive(path)
                 raise Abandoned(path)
 
     def text(self, path: str) -> str | None:
@@ -99,17 +107,19 @@ class Files:
                     return os.read(descriptor, _MAX_BYTES).decode("utf-8", "replace").strip("\0\n\t ")
                 finally:
                     os.close(descriptor)
-        except (FileNotFoundError, NotADirectoryError):
-            self.vanished = True
+        except FileNotFoundError:
+            self._missing = True
         except OSError:
             pass
         return None
 
     def number(self, path: str) -> int | None:
-        """A whole number, decimal; None also for anything else."""
+        """A sensor's whole number, decimal; None also for anything else. One that is gone has `vanished`."""
+        self._missing = False
         try:
             return int(self.text(path) or "")
         except ValueError:
+            self.vanished |= self._missing
             return None
 
     def names(self, directory: str) -> list[str]:

@@ -9,17 +9,19 @@ from typing import Mapping
 from defectd.telemetry.files import Files
 from defectd.telemetry.sample import Roots
 
-_SECTION = re.compile(r"<\s*(PARAM|POWER_MODEL)\b([^>]*)>")
+_SECTION = re.compile(r"<\s*(?P<kind>PARAM|POWER_MODEL)\b(?P<header>[^>]*)>(?P<body>[^<]*)")
 _ATTRIBUTE = re.compile(r"(\w+)=(\S+)")
 _STATUS = re.compile(r"pmode:(\d+)")
+_NUMBER = re.compile(r"-?\d+")
 _CPU = re.compile(r"/cpu(\d+)/cpufreq/")
 _GPU = re.compile(r"/devfreq/([^/]+)/")
-_NO_LIMIT = 2**31 - 1
+NO_LIMIT = 2**31 - 1
+"""What nvpmodel's -1 stands for: all that the silicon can."""
 
 
 @dataclass(frozen=True)
 class PowerMode:
-    """A mode's name and its limits. A clock that is missing has none but the silicon's."""
+    """A mode's name and its limits, NO_LIMIT where it says so; nothing is known of a clock that is missing."""
 
     name: str
     gpu_hz: Mapping[str, int] = field(default_factory=dict)
@@ -33,15 +35,14 @@ def parse_power_modes(configuration: str) -> Mapping[int, PowerMode]:
     paths: dict[tuple[str, str], str] = {}
     modes: dict[int, PowerMode] = {}
     uncommented = "\n".join(line for line in configuration.splitlines() if not line.lstrip().startswith("#"))
-    _, *parts = _SECTION.split(uncommented)
-    for kind, header, body in zip(parts[0::3], parts[1::3], parts[2::3]):
-        attributes = dict(_ATTRIBUTE.findall(header))
-        lines = [line.split() for line in body.partition("<")[0].splitlines()]
-        if kind == "PARAM":
+    for section in _SECTION.finditer(uncommented):
+        attributes = dict(_ATTRIBUTE.findall(section["header"]))
+        lines = [line.split() for line in section["body"].splitlines()]
+        if section["kind"] == "PARAM":
             paths.update({(attributes.get("NAME", ""), line[0]): line[1] for line in lines if len(line) == 2})
         elif attributes.get("ID", "").isdigit():
             settings = [line for line in lines if len(line) == 3]
-            modes[int(attributes["ID"])] = _mode(attributes.get("NAME", attributes["ID"]), settings, paths)
+            modes[int(attributes["ID"])] = _mode(attributes.get("NAME", "unnamed"), settings, paths)
     return modes
 
 
@@ -50,12 +51,13 @@ def _mode(name: str, settings: list[list[str]], paths: Mapping[tuple[str, str], 
     cpu_khz: dict[int, int] = {}
     for parameter, argument, value in settings:
         path = paths.get((parameter, argument), "")
-        if argument != "MAX_FREQ" or not value.isdigit() or not 0 < int(value) < _NO_LIMIT:  # -1 and 0: no limit
+        if argument != "MAX_FREQ" or not _NUMBER.fullmatch(value):
             continue
+        limit = int(value) if int(value) > 0 else NO_LIMIT
         if core := _CPU.search(path):
-            cpu_khz[int(core[1])] = int(value)
+            cpu_khz[int(core[1])] = limit
         elif parameter.startswith("GPU") and (node := _GPU.search(path)):
-            gpu_hz[node[1]] = int(value)
+            gpu_hz[node[1]] = limit
     return PowerMode(name, gpu_hz, cpu_khz)
 
 

@@ -38,9 +38,9 @@ class Processes:
 
     def _find(self, files: Files) -> dict[int, str]:
         children: defaultdict[int, list[int]] = defaultdict(list)
-        for pid in files.names(self._proc):
-            if pid.isdigit() and (parent := _parent(files.text(f"{self._proc}/{pid}/stat"))) is not None:
-                children[parent].append(int(pid))
+        for name in files.names(self._proc):
+            if name.isdigit() and (starter := _parent(files.text(f"{self._proc}/{name}/stat"))) is not None:
+                children[starter].append(int(name))
         known = self._names()
         members = {self._root_pid: DAEMON}
         todo = [self._root_pid]

@@ -19,7 +19,7 @@ class Roots:
 
 @dataclass(frozen=True)
 class Frequency:
-    """One clock, in MHz. `min_mhz` and `max_mhz` are the limits in force, `hardware_max_mhz` is what the silicon can."""
+    """One clock, in MHz. `min_mhz` and `max_mhz` are the limits in force, `hardware_max_mhz` is the silicon's."""
 
     current_mhz: float | None = None
     min_mhz: float | None = None
@@ -73,7 +73,7 @@ class DeviceSample:
     """Where the state directory is, for a user who is not root."""
     disk_total_mb: float | None = None
     disk_wear: float | None = None
-    """Share of the flash's rated life that is used up; eMMC tells it without root, NVMe does not."""
+    """Share of the flash's rated life that was used up at boot; eMMC tells it without root, NVMe does not."""
     power_mode: str | None = None
     throttle: ThrottleSigns = field(default_factory=ThrottleSigns)
     clock_synced: bool | None = None

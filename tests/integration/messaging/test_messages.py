@@ -287,3 +287,21 @@ def test_a_notice_that_the_broker_forbids_is_one_fault_that_stays_and_events_go_
     broker.start()
     assert until(lambda: listener.last("model/reported"))
     assert until(lambda: made.cleared("publish_refused"))
+
+
+@mqtt5
+def test_telemetry_is_sent_once_and_does_not_look_like_an_answer_of_the_broker(mosquitto, station, listen):
+    broker = mosquitto()
+    listener, made = listen(broker), station(broker)
+    assert until(lambda: made.publisher.connected)
+    assert until(lambda: listener.last("status"))
+    for number in range(3):
+        made.publisher.tell(TOPICS.device, progress(f"sample {number}"), expires_s=10)
+        assert until(lambda number=number: (listener.last("tele/device") or {}).get("detail") == f"sample {number}")
+    acked = made.publisher.counters.acked
+    made.put(5)
+    assert until(lambda: made.publisher.counters.acked == acked + 5)
+    made.publisher.close(1.0)
+    with listen(broker) as later:
+        time.sleep(0.5)
+        assert later.last("tele/device") is None, "it is not retained"

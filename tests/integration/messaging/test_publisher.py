@@ -323,7 +323,7 @@ def tls_lines(certificates: Path, name: str) -> list[str]:
 
 @mqtt5
 def test_events_arrive_over_tls_with_a_certificate_of_our_own(mosquitto, station, certificates):
-    from defectd.messaging.client import Tls
+    from defectd.messaging.tls import Tls
 
     broker = mosquitto(*tls_lines(certificates, "here"), f"cafile {certificates}/ca.crt", "require_certificate true")
     tls = Tls(ca=certificates / "ca.crt", cert=certificates / "elsewhere.crt", key=certificates / "elsewhere.key")
@@ -343,7 +343,7 @@ def test_events_arrive_over_tls_with_a_certificate_of_our_own(mosquitto, station
     ],
 )
 def test_a_certificate_that_is_not_trusted_is_explained(mosquitto, station, certificates, certificate, ca, detail):
-    from defectd.messaging.client import Tls
+    from defectd.messaging.tls import Tls
 
     broker = mosquitto(*tls_lines(certificates, certificate))
     made = station(broker, tls=Tls(ca=certificates / ca))

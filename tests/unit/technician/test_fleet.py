@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from defectd.errors import StartupError
-from defectd.technician.fleet import MOST_SEQ, Fleet, NoStation
+from defectd.technician.fleet import MOST_SEQ, Fleet, NoRollout, NoStation
 from defectd.technician.places import audience
 from unit.technician.said import ASKED, OTHER, heard, reported, rollout, status
 
@@ -29,9 +29,9 @@ def test_a_station_that_takes_no_commands_is_told_from_one_that_is_not_there():
 def test_a_request_is_found_by_its_beginning_if_that_is_clear():
     fleet = Fleet([heard(reported(rollout(request_id=ASKED)), ONE), heard(reported(rollout(request_id=OTHER)), TWO)])
     assert list(fleet.with_request("request-1")) == [ONE]
-    with pytest.raises(NoStation, match=f"expected one of {OTHER}, {ASKED}"):
+    with pytest.raises(NoRollout, match=f"expected one of {OTHER}, {ASKED}"):
         fleet.with_request("request-")
-    with pytest.raises(NoStation, match="see `defectd rollout status`"):
+    with pytest.raises(NoRollout, match="see `defectd rollout status`"):
         fleet.with_request("other")
 
 

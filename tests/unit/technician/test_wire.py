@@ -42,6 +42,8 @@ def test_a_newer_station_may_say_more():
 def test_what_is_not_for_us_is_skipped(payload):
     assert read(TOPIC, payload) is None
     assert read(f"defectd/v1/{STATION}/evt/inspection", b"{}") is None
+    assert read("defectd/v1/a/b/c/\x1b[2J/model/reported", reported().to_json()) is None
+    assert read("other/v1/a/b/c/d/status", status().to_json()) is None
 
 
 @pytest.mark.parametrize(

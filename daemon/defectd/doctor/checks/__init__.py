@@ -1,0 +1,1 @@
+"""One module for each part of a station; every check is a function from Patient to Findings."""
