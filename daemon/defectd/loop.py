@@ -162,7 +162,7 @@ class InspectionLoop:
             return  # it was too late, and has been refused
         detections = line.feed.ring.read_detections(unit.lease.frame.slot, news.count)
         judgement = judge(detections, self._recipe, self._engine.names, line.feed.name)
-        self._shadow.judged(line.feed, unit.lease, judgement.verdict, news.timings.inference_ms)
+        self._shadow.judged(line.feed, unit.lease, judgement, news.timings.inference_ms)
         line.decide(unit, judgement, EngineAnswer(ms_between(unit.framed_ns, news.started_ns), news.timings))
 
     def _on_refused(self, reason: ErrorReason, detail: str) -> None:

@@ -97,7 +97,7 @@ def _add_keys(actions: Commands) -> None:
 def _keygen(options: argparse.Namespace) -> int:
     from defectd.models.keys import keygen
 
-    passphrase = None if options.unencrypted else _new_passphrase()
+    passphrase = None if options.unencrypted else _newpassphrase_for()
     keyid = keygen(options.key, passphrase, unencrypted=options.unencrypted)
     print(f"{options.key} and {options.key}.pub: key {keyid[:12]}; keep the first one off every station")
     return 0
@@ -112,7 +112,7 @@ def _root(options: argparse.Namespace) -> int:
         if getattr(options, role)
     }
     expires = _in_days(options.expires_days)
-    signers = [Signer(key, _passphrase(key)) for key in options.sign]
+    signers = [Signer(key, passphrase_for(key)) for key in options.sign]
     if options.replaces is None:
         missing = make_root(options.out, roles, expires=expires, signers=signers)
     else:
@@ -154,9 +154,9 @@ def _sign(options: argparse.Namespace) -> int:
     if options.key is None:
         keyids = attach_signature(options.target, options.public, _read(options.signature))
     elif options.target.is_dir():
-        keyids = sign_bundle(options.target, options.key, _passphrase(options.key))
+        keyids = sign_bundle(options.target, options.key, passphrase_for(options.key))
     else:
-        signer = Signer(options.key, _passphrase(options.key))
+        signer = Signer(options.key, passphrase_for(options.key))
         return _tell_missing(options.target, sign_root(options.target, signer, options.replaces))
     print(f"{options.target}: signed by {', '.join(map(short, keyids))}")
     return 0
@@ -263,7 +263,7 @@ def _write(path: Path, data: bytes) -> None:
         raise ModelError(f"{path}: {error.strerror}; expected a place where you may write") from error
 
 
-def _passphrase(key: Path) -> str | None:
+def passphrase_for(key: Path) -> str | None:
     """What opens *key*: from the environment, or asked for. None if it is not encrypted."""
     from defectd.models.keys import is_encrypted
 
@@ -272,7 +272,7 @@ def _passphrase(key: Path) -> str | None:
     return os.environ.get(_PASSPHRASE) or _ask(f"passphrase of {key}: ")
 
 
-def _new_passphrase() -> str:
+def _newpassphrase_for() -> str:
     given = os.environ.get(_PASSPHRASE)
     if given:
         return given

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from defectd import __version__
+from defectd.clock import utc_now
 from defectd.engine.selection import (
     candidates,
 )
@@ -104,7 +104,7 @@ def _engine_metadata(path: Path) -> ModelMetadata:
 
 def _open_signed(settings: Settings, *, dev: bool) -> tuple[Bundle, str | None]:
     """A bundle that this device has accepted once may expire: a line does not stop for that. Raises ModelError."""
-    model, now = settings.model, datetime.now(timezone.utc)
+    model, now = settings.model, utc_now()
     root = None if model.trust is None else trusted_root(settings)
     if root is None and not dev:
         raise ModelError(

@@ -13,7 +13,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from defectd.examples import EXAMPLES
-from defectd.inspection.events import ALL_MESSAGES, ModelProgress, ModelReported, StoredEvent, WireModel
+from defectd.inspection.events import (
+    ALL_MESSAGES,
+    DeviceTelemetry,
+    ModelProgress,
+    ModelReported,
+    StoredEvent,
+    WireModel,
+)
 from defectd.messaging.topics import ROOT
 from defectd.rollout_reference import rollout_document
 from defectd.settings import (
@@ -31,7 +38,10 @@ from defectd.settings import (
     SimulatedSettings,
     StateSettings,
     StationSettings,
+    TelemetrySettings,
+    ThermalSettings,
     TlsSettings,
+    WebSettings,
 )
 from defectd.storage import write_durably
 
@@ -48,6 +58,9 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[inspection.region]]", RegionSettings),
     ("[evidence]", EvidenceSettings),
     ("[state]", StateSettings),
+    ("[telemetry]", TelemetrySettings),
+    ("[thermal]", ThermalSettings),
+    ("[web]", WebSettings),
     ("[rollout]", RolloutSettings),
     ("[[rollout.source]]", RolloutSource),
     ("[log]", LogSettings),
@@ -67,6 +80,8 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 | `evt/inspection` | 1 | no | one for each unit, good ones too |
 | `evt/fault` | 1 | no | something broke (`raised`), works again (`cleared`), or happened once (`noted`) |
 | `evt/gap` | 1 | no | events that were lost, and why |
+| `evt/slow_down` | 1 | no | the station asks the line to slow down, because it is too hot |
+| `tele/device` | 0 | no | every 5 s: heat, clocks, power, memory, and what the line felt of them |
 | `evt/rollout` | 1 | no | each step of a model rollout |
 | `model/desired` | 1 | yes | to the station: a signed command; see [rollout.md](rollout.md) |
 | `model/reported` | 1 | yes | which models the station has, and where its rollout is |
@@ -96,6 +111,9 @@ One TOML file; relative paths are relative to it. The environment wins: `DEFECTD
 `[mqtt] password`. `defectd check --config FILE` prints what is in effect, or every mistake at once.
 """
 
+_TOPICS: dict[type[WireModel], str] = {
+    DeviceTelemetry: "tele/device", ModelReported: "model/reported", ModelProgress: "model/progress",
+}  # fmt: skip
 _LIMITS = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "more than"),
@@ -172,7 +190,7 @@ def _file_name(message: type[WireModel]) -> str:
 def _topic(message: type[WireModel]) -> str:
     if issubclass(message, StoredEvent):
         return f"evt/{message.stream}"
-    return {ModelReported: "model/reported", ModelProgress: "model/progress"}.get(message, message.__name__.lower())
+    return _TOPICS.get(message, message.__name__.lower())
 
 
 def _summary(model: type[BaseModel]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from defectd.errors import DefectdError, SettingsError
-from defectd.model_cli import Commands, _passphrase
+from defectd.model_cli import Commands, passphrase_for
 
 if TYPE_CHECKING:
     from defectd.rollout.command import Audience
@@ -297,7 +297,7 @@ def _campaign(options: argparse.Namespace, place: Audience | None) -> Iterator[t
     from defectd.technician.campaign import Campaign, Terms
     from defectd.technician.screen import Screen
 
-    signers = [Signer(key, _passphrase(key)) for key in options.key]
+    signers = [Signer(key, passphrase_for(key)) for key in options.key]
     terms = Terms(signers, options.expires, not options.no_wait, options.timeout)
     with _heard(options, place) as (session, fleet):
         screen = Screen(options.plain)

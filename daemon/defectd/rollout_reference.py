@@ -64,7 +64,7 @@ The command carries a policy. Its defaults are for a line of 240 units a minute.
 |---|---|---|
 {policy}
 The shadow compares verdicts unit by unit (McNemar's test, exact), so a change of the product cannot be mistaken for a
-change of the model. Probation compares the line with itself before the switch. A line that stands still freezes its clock.
+change of the model; where both fail a unit, their defect codes are compared. Probation compares the line with itself before the switch. A line that stands still freezes its clock.
 Units that nobody judges are a failure.
 
 ## If the state is lost

@@ -12,10 +12,9 @@ from typing import Callable
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines
-from defectd.inspection.events import Verdict
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.shadow import ShadowUnit
-from defectd.inspection.verdict import judge
+from defectd.inspection.verdict import Judgement, judge, refuse
 from defectd.workers.process import Died
 from defectd.workers.protocol import Inferred, Refused
 
@@ -26,7 +25,7 @@ class _Seen:
 
     feed: CameraFeed
     lease: SlotLease
-    served: Verdict
+    served: Judgement
     served_inference_ms: float
 
 
@@ -38,7 +37,7 @@ class Shadow:
         self._next: _Seen | None = None
         self._looking: tuple[EngineServer, _Seen] | None = None
 
-    def judged(self, feed: CameraFeed, lease: SlotLease, served: Verdict, served_inference_ms: float) -> None:
+    def judged(self, feed: CameraFeed, lease: SlotLease, served: Judgement, served_inference_ms: float) -> None:
         """The serving engine has judged this unit."""
         if self._engines.shadow is not None:
             lease.hold()
@@ -67,19 +66,30 @@ class Shadow:
             server, seen = self._looking
             if isinstance(record, Inferred):
                 detections = seen.feed.ring.read_detections(seen.lease.frame.slot, record.count)
-                verdict = judge(detections, self._recipe, server.names, seen.feed.name).verdict
-                self._done(seen, verdict, record.timings.inference_ms)
+                judgement = judge(detections, self._recipe, server.names, seen.feed.name)
+                self._done(seen, judgement, record.timings.inference_ms)
             elif isinstance(record, Refused):
-                self._done(seen, "error", None, f"{record.reason}: {record.detail}")
+                self._done(seen, refuse(record.reason, record.detail))
             elif isinstance(record, Died):
-                self._done(seen, "error", None, record.fatal_detail or record.reason)
+                self._done(seen, refuse("engine_failed", record.fatal_detail or record.reason))
 
-    def _done(self, seen: _Seen, verdict: Verdict, inference_ms: float | None, detail: str = "") -> None:
+    def _done(self, seen: _Seen, shadow: Judgement, inference_ms: float | None = None) -> None:
         self._looking = None
         seen.lease.release()
-        self._on_unit(ShadowUnit(seen.served, verdict, seen.served_inference_ms, inference_ms, detail))
+        both_failed = seen.served.verdict == shadow.verdict == "failed"
+        self._on_unit(
+            ShadowUnit(
+                seen.served.verdict, shadow.verdict, seen.served_inference_ms, inference_ms,
+                detail=f"{shadow.error}: {shadow.error_detail}" if shadow.error else "",
+                same_codes=not both_failed or _codes(seen.served) == _codes(shadow),
+            )
+        )  # fmt: skip
 
     def _replace_next(self, seen: _Seen | None) -> None:
         if self._next is not None:
             self._next.lease.release()
         self._next = seen
+
+
+def _codes(judgement: Judgement) -> set[str]:
+    return {defect.code for defect in judgement.defects}

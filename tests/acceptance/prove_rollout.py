@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from acceptance.rollout_bad import BAD_DAYS
 from acceptance.rollout_line import LINE
+from acceptance.rollout_people import PEOPLE
+from acceptance.rollout_refusals import REFUSALS
 from support.proving import main
 
-PROOFS = (*LINE,)
+PROOFS = (*LINE, *REFUSALS, *PEOPLE, *BAD_DAYS)
 
 if __name__ == "__main__":
     sys.exit(main("prove-rollout", PROOFS))

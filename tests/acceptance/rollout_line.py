@@ -13,22 +13,25 @@ from defectd.demo.station import CAMERA, CODES, DEFECT_RATE, HEIGHT_PX, MIN_CONF
 from defectd.engine.choice import percentile
 from support.candidates import (
     GOLDEN_PICTURES,
+    NOISE_SIGMA,
     AsItIs,
     Crashing,
     Hanging,
     Slow,
     TurningNaN,
+    Unsure,
     boards_bundle,
     network,
+    noisy,
+    quality,
     rounds_for,
-    worse,
 )
 from support.collector import Event, wall_time_s
 from support.proving import Proof, Setting, Short
 from support.rolling import Rolling, rolling
 
 _RATE_HZ = 4.0
-_DEADLINE_MS = 1000  # of the demo four times as much: the proof is not about how busy this machine is
+_DEADLINE_MS = 800  # the demo has 250: the proof is not about how busy this machine is
 _HANG_S = 2.0
 _BEFORE, _AFTER = 110, 24  # units: enough for a baseline, and for what comes after a swap
 _SWAP_S = 5.0
@@ -86,7 +89,7 @@ def _station(hang_s: float) -> dict[str, Any]:
     return {
         "camera": [camera],
         "inspection": {"deadline_ms": _DEADLINE_MS, "defect": defects},
-        "model": {"hang_s": hang_s, "keep_warm_s": 2.0},
+        "model": {"hang_s": hang_s, "keep_warm_s": 2.0, "warmup_min": 6, "warmup_max": 6},
     }
 
 
@@ -100,7 +103,10 @@ def _roll(
     with rolling(setting.directory, 1, _RATE_HZ, _station(hang_s), factory=factory) as station:
         station.here.await_units(before)
         request = station.send(candidate, policy={**_POLICY, **policy})
-        end = station.ended(request, _ENDS_WITHIN_S)
+        try:
+            end = station.ended(request, _ENDS_WITHIN_S)
+        except TimeoutError as error:
+            raise Short(f"{str(error).splitlines()[0]}; {json.dumps(station.rollout(request))}") from None
         seen = len(station.here.collector.inspections)
         station.here.await_units(seen + _AFTER)
         station.here.terminate()
@@ -162,17 +168,30 @@ def _good(setting: Setting) -> str:
 
 
 def _worse(setting: Setting) -> str:
-    """A network that sees less, and too much: the shadow sees how often the two disagree."""
-    noisy = worse(setting.directory / "worse.torchscript")
-    ended = _roll(setting, lambda: noisy.network, before=20, shadow_units=120)
-    told = ended.expect(("failed", "disagreement"), ("failed", "shift"), words=" units")
+    """Noise in the weights: it misses some, and calls much by another name. The shadow sees that the two disagree."""
+    ended = _roll(setting, noisy, before=20, shadow_units=120)
+    measured = quality(setting.directory / "usb" / "candidate" / "model.torchscript")
+    told = f"noise of {NOISE_SIGMA} sigma in its weights: {measured}"
+    try:
+        told += f"; {ended.expect(('failed', 'disagreement'), ('failed', 'shift'), words=' units')}"
+    except Short as error:
+        raise Short(f"{told}; {error}") from None
     ended.judged_by("1")
-    return f"{noisy.in_words}; {told}; {ended.errors()}; {_gate(ended, 'shadow')}; {ended.figure}"
+    return f"{told}; {ended.errors()}; {_gate(ended, 'shadow')}; {ended.figure}"
+
+
+def _unsure(setting: Setting) -> str:
+    """Half the scores: what it misses makes bad boards good ones, and there are few of them."""
+    ended = _roll(setting, lambda: Unsure(network()), before=20, shadow_units=160)
+    told = ended.expect(("failed", "disagreement"), ("failed", "shift"), words="passes")
+    ended.judged_by("1")
+    measured = quality(setting.directory / "usb" / "candidate" / "model.torchscript")
+    return f"half its scores: {measured}; {told}; {ended.errors()}; {_gate(ended, 'shadow')}; {ended.figure}"
 
 
 def _slow(setting: Setting) -> str:
     """It would miss the deadline; the line never waits for it."""
-    ended = _roll(setting, lambda: Slow(network(), rounds_for(1.2 * _DEADLINE_MS / 1000)), hang_s=30.0, shadow_units=15)
+    ended = _roll(setting, lambda: Slow(network(), rounds_for(1.2 * _DEADLINE_MS / 1000)), hang_s=60.0, shadow_units=10)
     told = ended.expect(("failed", "too_slow"), words="deadline")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {_gate(ended, 'shadow')}; {ended.figure}"
@@ -247,7 +266,8 @@ def _gate(ended: Ended, gate: str) -> str:
 
 LINE = (
     Proof("line.good", "a good candidate is committed, and no unit is missing", _good),
-    Proof("line.worse", "one that misses a tenth of the defects is refused for its disagreement", _worse),
+    Proof("line.worse", "one that misses a tenth of the defects and confuses others is refused", _worse),
+    Proof("line.unsure", "one that passes a few bad boards is refused for just these", _unsure),
     Proof("line.slow", "one that would miss the deadline never decides", _slow),
     Proof("line.slower", "one that is within the deadline, but slower than before, goes back", _slower),
     Proof("line.crash-shadow", "one whose process dies beside the line changes nothing", _crashes_in_shadow),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from defectd.models.envelope import PAYLOAD_COMMAND, PAYLOAD_MANIFEST
@@ -15,7 +14,9 @@ from support.rolling import QUICK, Rolling, command, rolling
 from support.signed import tiny_bundle
 from support.station import wait_until
 
-_ANSWER_S = 30.0
+ENDLESS = {**QUICK, "probation_units": 100_000}
+A_WHILE = {**QUICK, "probation_units": 200, "probation_s": 10}
+_ANSWER_S, _END_S = 30.0, 180.0
 
 
 def moment(seconds: float) -> str:
@@ -46,7 +47,7 @@ def refused(station: Rolling, code: str, words: str, act: Callable[[], object]) 
 
 
 def closed(station: Rolling, *versions: str, errors: int = 0) -> str:
-    """The line goes on, ends well, and every unit was judged by one of *versions*, one after the other. Raises Short."""
+    """The line goes on and ends well; every unit was judged by one of *versions*, one after the other. Raises Short."""
     struck_at_s, station.here.struck_at_s = station.here.struck_at_s, time.time()
     station.here.await_good_units()
     station.here.struck_at_s = struck_at_s
@@ -61,6 +62,28 @@ def closed(station: Rolling, *versions: str, errors: int = 0) -> str:
     if len(wrong) > errors or found != list(versions):
         raise Short(f"errors {wrong[:4]}, judged by {found}, expected {list(versions)}; {figure}")
     return figure
+
+
+def ends(station: Rolling, request_id: str, state: str, *codes: str) -> dict[str, Any]:
+    """The report of its end, which is *state* for one of *codes* (none if it went well). Raises Short."""
+    try:
+        end = station.ended(request_id, _END_S)
+    except TimeoutError as error:  # all of its log is in the directory that is kept
+        told = station.rollout(request_id) or station.reported.get("last_command")
+        raise Short(f"{str(error).splitlines()[0]}; {json.dumps(told)}") from None
+    if end["state"] != state or end["code"] not in (codes or ("",)):
+        raise Short(f"expected {state} {codes}, got {json.dumps(end)}")
+    return end
+
+
+def serves(station: Rolling, version: str) -> None:
+    """What the station says, and what its next units say. Raises Short."""
+    seen = len(station.here.collector.inspections)
+    station.here.await_units(seen + 10)
+    judged = {event["model"]["version"] for event in station.here.collector.inspections[seen + 3 :] if event["model"]}
+    told = station.reported["current"]["version"]
+    if (told, judged) != (version, {version}):
+        raise Short(f"version {version} was to serve; the station says {told}, its units {judged}")
 
 
 def untouched(station: Rolling, floor: int = 0) -> None:
@@ -80,7 +103,9 @@ def _signatures(setting: Setting) -> str:
         payload = json.dumps(command(good, 1, policy=QUICK)).encode()
         signed = sign(payload, PAYLOAD_COMMAND, OPS_KEY).to_json()
         forged = json.loads(signed)
-        forged["payload"] = json.loads(sign(payload.replace(b"deploy", b"DEPLOY"), PAYLOAD_COMMAND).to_json())["payload"]
+        forged["payload"] = json.loads(sign(payload.replace(b"deploy", b"DEPLOY"), PAYLOAD_COMMAND).to_json())[
+            "payload"
+        ]
         cases = {
             "unsigned": sign(payload, PAYLOAD_COMMAND).to_json(),
             "by a stranger": sign(payload, PAYLOAD_COMMAND, STRANGER).to_json(),
@@ -227,5 +252,3 @@ REFUSALS = (
     Proof("bad.bundles", "a bundle that is not as it was signed is never loaded", _bundles),
     Proof("bad.bytes", "malformed, 10 MB, nested too deeply, cleared: the line goes on and hears the next", _bytes),
 )
-
-__all__ = ["REFUSALS", "answer", "closed", "moment", "refused", "untouched"]

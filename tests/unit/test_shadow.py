@@ -10,11 +10,12 @@ from defectd.camera.feed import RING_SLOTS, CameraFeed, CameraPlan, SlotLease
 from defectd.inspection.detections import Detections, EngineTimings
 from defectd.inspection.frame import Frame
 from defectd.inspection.recipe import DefectRule, Recipe
+from defectd.inspection.verdict import judge
 from defectd.shadow import Shadow
 from defectd.workers.process import Died
 from defectd.workers.protocol import Inferred, Refused
 
-RECIPE = Recipe("pcb", "1", (DefectRule("open", "OPEN", 0.5),), ())
+RECIPE = Recipe("pcb", "1", (DefectRule("open", "OPEN", 0.5), DefectRule("short", "SHORT", 0.5)), ())
 TIMINGS = EngineTimings(1.0, 9.0, 0.5, "monotonic")
 FOUND = Detections(np.array([[1, 1, 9, 9]], np.float32), np.array([0.9], np.float32), np.array([0], np.int32))
 
@@ -69,7 +70,7 @@ class Bench:
         slot = self.feed.lend()
         if slot is not None:
             lease = SlotLease(self.feed, Frame(slot, 0, 64, 64, None))
-            self.under_test.judged(self.feed, lease, verdict, 10.0)
+            self.under_test.judged(self.feed, lease, judgement(verdict), 10.0)
             lease.release()
 
     def answer(self, record):
@@ -91,6 +92,10 @@ class Bench:
         for slot in taken:
             self.feed.give_back(slot)
         return len(taken)
+
+
+def judgement(verdict):
+    return judge(FOUND if verdict == "failed" else Detections.none(), RECIPE, ("open", "short"), "top")
 
 
 INFERRED, REFUSED = Inferred(1, 1, 0, TIMINGS), Refused(1, "engine_failed", "out of memory")
@@ -119,6 +124,18 @@ def test_both_verdicts_of_a_unit_are_told_with_their_latencies():
         ("failed", "failed", 9.0), ("passed", "failed", 9.0), ("passed", "error", None),
     ]  # fmt: skip
     assert "out of memory" in bench.units[2].detail
+
+
+def test_a_candidate_that_fails_a_unit_for_another_defect_is_told_apart():
+    bench = Bench()
+    bench.stage()
+    bench.candidate.names = ("short", "open")
+    for served in ("failed", "passed"):
+        bench.judged(served)
+        bench.under_test.feed()
+        bench.answer(INFERRED)
+        bench.under_test.hear()
+    assert [(unit.shadow, unit.same_codes) for unit in bench.units] == [("failed", False), ("failed", True)]
 
 
 def test_only_the_newest_unit_waits_for_the_shadow():

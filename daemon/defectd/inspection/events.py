@@ -108,6 +108,14 @@ class TimingMs(WireModel):
     capture_to_verdict: float
 
 
+class Conditions(WireModel):
+    """What the device was doing. Null: it does not tell."""
+
+    throttled: bool | None = Field(description="Heat or current held the clocks down")
+    gpu_clock_mhz: float | None
+    clock: Literal["ntp-synced", "unsynced", "unknown"] = Field(description="Whether wall clock times can be believed")
+
+
 class Defect(WireModel):
     """One finding."""
 
@@ -135,7 +143,7 @@ class InspectionEvent(StoredEvent):
 
     stream: ClassVar[str] = "inspection"
 
-    schema_: Literal["defectd.inspection/1.0"] = Field(default="defectd.inspection/1.0", alias="schema")
+    schema_: Literal["defectd.inspection/1.1"] = Field(default="defectd.inspection/1.1", alias="schema")
     unit_id: str
     unit_id_source: Literal["file", "counter"]
     recipe: Recipe
@@ -151,6 +159,7 @@ class InspectionEvent(StoredEvent):
     frame: FrameInfo
     timing_ms: TimingMs
     inference_clock: Literal["cuda_event", "monotonic"] | None
+    conditions: Conditions | None = Field(default=None, description="Under which it was judged; null if unknown")
     defects: list[Defect]
     defect_count: int
     images: list[Image]
@@ -272,6 +281,88 @@ class ModelRef(WireModel):
     manifest_sha256: str
 
 
+class SlowDownEvent(StoredEvent):
+    """The station is too hot for the line's speed: please slow down (`raised`), or do as you like again (`cleared`)."""
+
+    stream: ClassVar[str] = "slow_down"
+
+    schema_: Literal["defectd.slow_down/1.0"] = Field(default="defectd.slow_down/1.0", alias="schema")
+    state: Literal["raised", "cleared"]
+    level: Literal["slow", "alarm"] | None = Field(description="null when cleared")
+    detail: str
+    hottest_c: float | None
+    current_rate_hz: float | None = Field(description="Units per second now")
+    sustainable_rate_hz: float | None = Field(description="Units per second at which no unit would be late")
+
+
+class LatencyFigures(WireModel):
+    """One stage over the last minute, milliseconds."""
+
+    camera: str
+    model: str | None = Field(description="Name and version; null if none judged")
+    stage: Literal["queue", "preprocess", "inference", "postprocess", "capture_to_verdict"]
+    count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    jitter_ms: float = Field(description="Mean difference of one unit to the next")
+
+
+class SlowUnit(WireModel):
+    """A unit that took far longer than usual, and why, where that can be said."""
+
+    camera: str
+    trigger: int
+    capture_to_verdict_ms: float
+    because: str | None
+
+
+class DeviceTelemetry(WireModel):
+    """What the device did, and what the line felt, in the same interval. Null: this device does not tell."""
+
+    schema_: Literal["defectd.device/1.0"] = Field(default="defectd.device/1.0", alias="schema")
+    station: str
+    boot_id: str
+    ts: datetime
+    source: Literal["sysfs", "jtop"]
+    board: str
+    l4t: str | None
+    clock: Literal["ntp-synced", "unsynced", "unknown"]
+    uptime_s: float
+    power_mode: str | None
+    throttled: bool
+    throttle_causes: list[str]
+    thermal_level: Literal["normal", "warn", "shed", "slow", "alarm"]
+    hottest_c: float | None
+    temps_c: dict[str, float]
+    gpu_load: float | None = Field(description="0..1")
+    gpu_clock_mhz: float | None
+    gpu_clock_max_mhz: float | None = Field(description="The limit in force")
+    cpu_clock_mhz: float | None
+    cpu_clock_max_mhz: float | None
+    emc_clock_mhz: float | None
+    power_w: float | None = Field(description="The whole module, where a rail says so")
+    rails_w: dict[str, float]
+    fan_rpm: float | None
+    fan_share: float | None = Field(description="0..1 of its full speed")
+    mem_available_mb: float | None
+    mem_total_mb: float | None
+    nvmap_mb: float | None
+    swap_used_mb: float | None
+    disk_free_mb: float | None
+    disk_total_mb: float | None
+    disk_wear: float | None = Field(description="0..1 of its life used")
+    rss_mb: dict[str, float]
+    units: int = Field(description="Decided since the last message")
+    deadline_misses: int = Field(description="The same, of those that were late")
+    dropped: int = Field(description="Free-run: frames given up since the last message")
+    queue_ms: float | None = Field(description="The longest wait for the engine since the last message")
+    outbox_pending: int
+    latency: list[LatencyFigures]
+    slow_units: list[SlowUnit] = Field(description="The slowest few since the last message")
+
+
 class RolloutEvent(StoredEvent):
     """A rollout went one step further; docs/rollout.md has the table of states."""
 
@@ -299,7 +390,7 @@ class RolloutReport(WireModel):
     finished: bool = Field(description="The state is final")
     code: str = Field(description="Why it ended, for machines; empty while all goes well")
     detail: str = Field(description="The same for a technician, with what to do")
-    waits_for: str | None = Field(description="approve, window, idle, memory or a reason in words; null if it works")
+    waits_for: str | None = Field(description="approve, or what else, such as window 22:00-04:30; null if it works")
     percent: float | None = Field(ge=0, le=100, description="Of the present state, where there is one")
     attempts: int
     target: ModelRef | None = Field(description="null until its manifest is verified")
@@ -348,5 +439,7 @@ class ModelProgress(WireModel):
     ts: datetime
 
 
-STORED_EVENTS: tuple[type[StoredEvent], ...] = (InspectionEvent, FaultEvent, GapEvent, RolloutEvent)
-ALL_MESSAGES: tuple[type[WireModel], ...] = (*STORED_EVENTS, Status, Birth, ModelReported, ModelProgress)
+STORED_EVENTS: tuple[type[StoredEvent], ...] = (InspectionEvent, FaultEvent, GapEvent, SlowDownEvent, RolloutEvent)
+ALL_MESSAGES: tuple[type[WireModel], ...] = (
+    *STORED_EVENTS, Status, Birth, DeviceTelemetry, ModelReported, ModelProgress,
+)  # fmt: skip

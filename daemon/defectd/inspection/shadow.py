@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from defectd.inspection.events import ErrorReason, Verdict
 
@@ -15,9 +14,11 @@ class ShadowUnit:
     served: Verdict
     shadow: Verdict
     served_inference_ms: float
-    shadow_inference_ms: Optional[float]
+    shadow_inference_ms: float | None
     detail: str = ""
     """Why `shadow` is an error."""
+    same_codes: bool = True
+    """False if both failed it, for different sets of defect codes."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class JudgedUnit:
     """One decided unit. `model_sha256` is None if no model judged it; times are CLOCK_MONOTONIC."""
 
     verdict: Verdict
-    error: Optional[ErrorReason]
+    error: ErrorReason | None
     capture_to_verdict_ms: float
-    model_sha256: Optional[str]
+    model_sha256: str | None
     at_ns: int

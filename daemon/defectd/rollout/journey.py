@@ -16,8 +16,8 @@ from defectd.engine.serving import Outcome, OutcomeKind
 from defectd.errors import ModelError, StateError
 from defectd.inspection.events import ModelProgress, ModelReported, RolloutEvent
 from defectd.rollout import injection
+from defectd.rollout.baseline import Baseline
 from defectd.rollout.command import Command, parse_command
-from defectd.rollout.gates import Baseline
 from defectd.rollout.intake import Intake
 from defectd.rollout.ledger import Ledger, Rollout, Superseded, TooManyTransitions
 from defectd.rollout.ports import EndAsked, Failed, Ports, Stopping

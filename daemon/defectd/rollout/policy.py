@@ -23,6 +23,9 @@ class Policy(Strict):
     max_shift_permille: int = Field(
         default=10, ge=0, le=1000, description="a one-sided change of verdicts that is tolerated, of the units"
     )
+    max_other_codes_permille: int = Field(
+        default=50, ge=0, le=1000, description="of the units: those that both fail, for different defect codes"
+    )
     probation_units: int = Field(default=5000, ge=0, le=10_000_000, description="decided by the candidate, at least")
     probation_s: int = Field(default=1800, ge=0, le=604_800, description="of a running line, at least")
     max_error_permille: int = Field(default=1, ge=0, le=1000, description="of the units in probation")

@@ -66,6 +66,11 @@ def chance_difference(first: float, first_trials: int, second: float, second_tri
     return sigmas * math.sqrt(max(0.0, pooled * (1 - pooled)) * step) + step / 2
 
 
+def prove_share_above(share: float, found: int, units: int) -> bool:
+    """Whether *found* of *units* show that more than *share* are so: by Wilson's bound, never with fewer than 30."""
+    return units >= _EARLY_PAIRS and wilson(found, units)[0] > share
+
+
 class Pairs:
     """McNemar's table: units that two models passed or failed, the candidate and the one that serves."""
 
@@ -97,8 +102,8 @@ class Pairs:
         return mcnemar_mid_p(self.stricter, self.milder)
 
     def prove_disagreement_above(self, share: float) -> bool:
-        """By Wilson's bound; never with fewer than 30 pairs."""
-        return self.units >= _EARLY_PAIRS and wilson(self.stricter + self.milder, self.units)[0] > share
+        """See prove_share_above."""
+        return prove_share_above(share, self.stricter + self.milder, self.units)
 
     def numbers(self) -> dict[str, int | float | None]:
         """For the report; `shift_permille` is above 0 if the candidate fails more."""

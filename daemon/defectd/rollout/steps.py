@@ -16,11 +16,13 @@ from defectd.models.envelope import PAYLOAD_MANIFEST, TrustError
 from defectd.models.manifest import MANIFEST, Manifest, parse_manifest
 from defectd.models.trust import Root, verify
 from defectd.rollout.admission import AHEAD_S
-from defectd.rollout.gates import Baseline, ProbationGate, ShadowGate
+from defectd.rollout.baseline import Baseline
 from defectd.rollout.journey import Journey, Step
 from defectd.rollout.ledger import Rollout
 from defectd.rollout.policy import Policy
 from defectd.rollout.ports import Failed
+from defectd.rollout.probation_gate import ProbationGate
+from defectd.rollout.shadow_gate import ShadowGate
 from defectd.rollout.states import State
 from defectd.rollout.vitals import read_vitals
 from defectd.storage import sync_directory
@@ -243,7 +245,7 @@ def _waits_for(
 ) -> str | None:  # fmt: skip
     """Why a staged rollout does not begin yet."""
     if policy.approval and "approval" not in gates:
-        return "approval"
+        return "approve"
     if policy.window is not None and not in_window(policy.window, now):
         return f"window {policy.window}"
     if policy.idle_s and idle_s < policy.idle_s:

@@ -70,12 +70,14 @@ def explain(
     unit: SlowUnit, samples: Sequence[DeviceSample], usual: Figures | None, pressures: Sequence[Pressure] = ()
 ) -> str | None:
     """One sentence; None if it was not slow, or nothing explains it. *samples* and *pressures* are those of the last
-    minute or so, in order; *usual* is of capture to verdict, None if that is not known yet."""
+    minute or so, in order, best with one from after the unit (a counter tells only of the time between two); *usual*
+    is of capture to verdict, None if that is not known yet."""
     usual_ms = 0.0 if usual is None else usual.p50_ms
-    if unit.capture_to_verdict_ms < _SLOWER * usual_ms:
-        return None
     extra_ms = unit.capture_to_verdict_ms - usual_ms
-    queued = unit.stages_ms.get(QUEUE, 0.0) >= _MOST_OF * extra_ms
+    if extra_ms <= 0 or unit.capture_to_verdict_ms < _SLOWER * usual_ms:
+        return None
+    queue_ms = unit.stages_ms.get(QUEUE, 0.0)
+    queued = queue_ms > 0 and queue_ms >= _MOST_OF * extra_ms
     around = _Around(unit)
     cause = next(_causes(unit, samples, pressures, around, queued), None)
     if cause is None:

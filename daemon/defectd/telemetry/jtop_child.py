@@ -1,6 +1,6 @@
 """`python -m defectd.telemetry.jtop_child PARENT INTERVAL_S`: what jtop reads, one line of JSON for each reading.
 
-The only module that imports jtop (jetson-stats, AGPL-3.0; optional). Its client may hang for ever, says old values again,
+The only module that imports jtop (jetson-stats, AGPL-3.0; optional). Its client may hang for ever, repeats old values,
 and unpickles what the service sends: hence a process of its own, which may be killed at any moment.
 """
 
@@ -50,7 +50,7 @@ def _watch(records: TextIO, interval_s: float) -> None:
 
 
 def _connect(interval_s: float) -> tuple[Any, str]:
-    from jtop import __version__, jtop  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - optional
+    from jtop import __version__, jtop  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415
 
     client = jtop(interval_s)
     client.start()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import AbstractSet, Any, Mapping, NamedTuple, Sequence
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.telemetry.sample import DeviceSample, Frequency
@@ -23,6 +22,7 @@ _PLAUSIBLE_C = (-60.0, 150.0)
 """A sensor that is off says -256."""
 _HWMON = ("Composite", "Sensor")
 """Sensors of disks: theirs is not the heat of the module."""
+_LARGEST = 2**62
 _INTERVALS = 3
 _MAX_RECORD_BYTES = 1 << 17
 _MAX_READ_BYTES = 1 << 16
@@ -35,6 +35,33 @@ class Trouble(NamedTuple):
 
     code: str
     detail: str
+
+
+class _Cause(NamedTuple):
+    code: str
+    kinds: AbstractSet[str]
+    words: tuple[str, ...]
+    remedy: str
+
+
+# jtop has one exception for everything. The first line counts in which what it caught, or what it says, is named.
+_CAUSES = (
+    _Cause("not_installed", set(), ("No module named 'jtop'",),
+           "jetson-stats is not installed beside defectd: pip install 'defectd[jtop]'"),
+    _Cause("not_installed", {"ImportError", "ModuleNotFoundError"}, (),
+           "jetson-stats cannot be imported ({detail}): install it again, or remove it"),
+    _Cause("no_permission", {"PermissionError"}, ("can't access",),
+           "this user may not speak to the jtop service: put SupplementaryGroups=jtop into defectd's unit, or run "
+           "sudo usermod -aG jtop USER, and start defectd again"),
+    _Cause("no_service", {"FileNotFoundError", "ConnectionRefusedError"}, ("not active",),
+           "the jtop service does not run: sudo systemctl start jtop (if there is none: sudo jtop --install-service)"),
+    _Cause("version_mismatch", set(), ("Mismatch version",),
+           "{detail}: the first two numbers must agree; install the service's version of jetson-stats beside defectd"),
+    _Cause("refused", {"AuthenticationError"}, ("Authentication", "Mismatch of Python"),
+           "the jtop service refuses us ({detail}): install the same jetson-stats on both sides"),
+    _Cause("lost", {"EOFError", "ConnectionResetError", "BrokenPipeError"}, ("Lost connection", "Error connection"),
+           "the jtop service went away: systemctl status jtop says why"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,25 +142,23 @@ class JtopSource:
             self._due_ns = now_ns + int(self._backoff.next_s() * NS_PER_S)
 
     def _start(self, now_ns: int) -> None:
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
         try:
             self._process = subprocess.Popen(
                 [*self._command, str(os.getpid()), str(self._interval_s)],
                 stdin=subprocess.DEVNULL,
-                stdout=theirs,
+                stdout=subprocess.PIPE,
+                bufsize=0,
                 start_new_session=True,  # the programs that jtop starts go with it
                 env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
             )
         except OSError as error:
-            os.close(ours)
             self._trouble = Trouble("no_process", f"no process for jtop can be started: {error}")
             self._due_ns = now_ns + int(self._backoff.next_s() * NS_PER_S)
             return
-        finally:
-            os.close(theirs)
-        self._pipe, self._unread, self._dying = ours, b"", False
-        self._served_s = self._interval_s
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._unread, self._dying, self._served_s = b"", False, self._interval_s
         self._due_ns = now_ns + int(self._start_s * NS_PER_S)
 
     def _hear(self, now_ns: int) -> None:
@@ -182,51 +207,26 @@ class JtopSource:
 
     def _kill(self) -> None:
         """It, and what it has started. It is buried later: nobody waits here."""
-        assert self._process is not None
+        assert self._process is not None and self._process.stdout is not None
         self._reading, self._dying = None, True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own: pid and group are the same
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        self._process.stdout.close()
 
     def _patience_ns(self) -> int:
         return int(_INTERVALS * self._served_s * NS_PER_S)
 
 
 def trouble_of(failure: Mapping[str, Any], patience_s: float) -> Trouble:
-    """What the child's last words mean. jtop has one exception for everything, so what it caught decides, then words."""
-    error, context = str(failure.get("error", "")), str(failure.get("context", ""))
+    """What the child's last words mean; *patience_s* is for how long the service was silent, if it was."""
+    kinds = {str(failure.get("error", "")), str(failure.get("context", ""))} - {""}
     detail = " ".join(str(failure.get("detail", "")).split())
-    if not error:
+    if not kinds:
         return _silence(patience_s)
-    if error == "ModuleNotFoundError" and failure.get("module") == "jtop":
-        return Trouble("not_installed", "jetson-stats is not installed beside defectd: pip install 'defectd[jtop]'")
-    if error in ("ImportError", "ModuleNotFoundError"):
-        return Trouble("not_installed", f"jetson-stats cannot be imported ({detail}): install it again, or remove it")
-    if "PermissionError" in (error, context) or "can't access" in detail:
-        return Trouble(
-            "no_permission",
-            "this user may not speak to the jtop service: add SupplementaryGroups=jtop to defectd's unit, or run "
-            "sudo usermod -aG jtop USER, and start defectd again",
-        )
-    if {"FileNotFoundError", "ConnectionRefusedError"} & {error, context} or "not active" in detail:
-        return Trouble(
-            "no_service",
-            "the jtop service does not run: sudo systemctl start jtop (sudo jtop --install-service if there is none)",
-        )
-    if detail.startswith("Mismatch version"):
-        which = detail.split(". Please")[0]
-        return Trouble(
-            "version_mismatch",
-            f"{which}: install in defectd's environment the jetson-stats that the service has, the first two numbers "
-            "must agree",
-        )
-    if "Authentication" in error + context + detail or detail.startswith("Mismatch of Python"):
-        return Trouble("refused", f"the jtop service refuses us ({detail}): install the same jetson-stats on both sides")
-    if {"EOFError", "ConnectionResetError", "BrokenPipeError"} & {error, context} or "onnection" in detail:
-        return Trouble("lost", "the jtop service went away: systemctl status jtop says why")
-    return Trouble("failed", f"jtop failed ({error}: {detail}): sudo systemctl restart jtop")
+    for cause in _CAUSES:
+        if cause.kinds & kinds or any(words in detail for words in cause.words):
+            return Trouble(cause.code, cause.remedy.format(detail=detail.split(". Please")[0]))
+    return Trouble("failed", f"jtop failed ({failure.get('error')}: {detail}): sudo systemctl restart jtop")
 
 
 def reading_of(record: Mapping[str, Any], at_ns: int, interval_s: float) -> JtopReading:
@@ -334,9 +334,9 @@ def _item(value: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    return float(value) if abs(value) < _LARGEST else None  # nor for NaN
 
 
 def _scaled(value: Any, divisor: float) -> float | None:

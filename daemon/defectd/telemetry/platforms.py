@@ -91,13 +91,18 @@ def read_board(roots: Roots | None = None, files: Files | None = None) -> Board:
 
 
 def platform_of(roots: Roots, files: Files) -> Platform:
-    """By the chip in the device tree, else by the model's name; a machine with neither is a "pc"."""
+    """By the chip in the device tree, else by the model's name. A container may hide the tree: then by the GPU's
+    node. A machine with none of them is a "pc"."""
     for directory in _device_trees(roots):
         chips = files.text(f"{directory}/compatible") or ""
         model = (files.text(f"{directory}/model") or "").lower()
         for platform in PLATFORMS.values():
             if platform.chip and (platform.chip in chips or f" {platform.name}" in model):
                 return platform
+    nodes = files.names(f"{roots.sys}/class/devfreq")
+    for platform in PLATFORMS.values():
+        if any(node in platform.gpu_clocks for node in nodes):
+            return platform
     return PLATFORMS["pc"]
 
 

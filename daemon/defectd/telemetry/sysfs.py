@@ -93,7 +93,8 @@ class Surveyor:
 
 class Sysfs:
     """Samples, each read on a thread of its own, because a driver may never answer: then that thread is left behind,
-    the file is left out (for good if it happens three times), and the sample lacks what had not been read yet."""
+    the file is left out (for good if it happens three times), and the sample lacks what had not been read yet.
+    *names* (see Processes) is called on such a thread."""
 
     def __init__(
         self, roots: Roots | None = None, state_directory: Path = Path("/"),
@@ -144,15 +145,15 @@ class Sysfs:
 
     def _wait(self, thread: threading.Thread, surveyor: Surveyor) -> None:
         """Until the thread has ended, or it hangs in a file, or time is up."""
-        start_ns = now_ns = monotonic_ns()
-        patience_ns = int(self._patience_s * NS_PER_S)
-        while now_ns < start_ns + self._total_ns:
+        now_ns = monotonic_ns()
+        end_ns, patience_ns = now_ns + self._total_ns, int(self._patience_s * NS_PER_S)
+        while now_ns < end_ns:
             waiting = surveyor.files.waiting()
             since_ns = now_ns if waiting is None else waiting[1]
             if waiting is not None and now_ns - since_ns >= patience_ns:
                 surveyor.files.blame(waiting)
                 return
-            thread.join(max(0.0, since_ns + patience_ns - now_ns) / NS_PER_S)
+            thread.join(max(0, min(end_ns, since_ns + patience_ns) - now_ns) / NS_PER_S)
             if not thread.is_alive():
                 return
             now_ns = monotonic_ns()

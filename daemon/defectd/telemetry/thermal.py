@@ -79,12 +79,12 @@ class _Latch:
         longest_ns = max(_LONGEST_NS, self._first_ns)
         self._leave_ns = min(2 * self._leave_ns, longest_ns) if relapse else self._first_ns
 
-    def clear(self, at_ns: int) -> None:
+    def clear(self, at_ns: int, may_leave: bool = True) -> None:
         if not self.on:
             return
         if self._clear_since_ns is None:
             self._clear_since_ns = at_ns
-        if at_ns - self._clear_since_ns >= self._leave_ns:
+        if may_leave and at_ns - self._clear_since_ns >= self._leave_ns:
             self.on, self._clear_since_ns, self._left_ns = False, None, at_ns
 
     def hold(self) -> None:
@@ -115,18 +115,21 @@ class ThermalPolicy:
         if hottest_c is not None and math.isfinite(hottest_c):
             self._feel(hottest_c, at_ns)
         self._throttle(throttled, at_ns)
-        wanted = max((level for level, (_, latch) in self._heat.items() if latch.on), default=Level.NORMAL)
-        if self._throttling.on:
-            wanted = max(wanted, Level.SLOW)
+        wanted = max(self._of_heat, Level.SLOW) if self._throttling.on else self._of_heat
         self.level = wanted if wanted >= self.level else Level(self.level - 1)
         return self.level
 
+    @property
+    def _of_heat(self) -> Level:
+        return max((level for level, (_, latch) in self._heat.items() if latch.on), default=Level.NORMAL)
+
     def _feel(self, hottest_c: float, at_ns: int) -> None:
-        for enter_c, latch in self._heat.values():
+        highest = self._of_heat  # it alone may be left: on its way down, each level asks again whether it is cooler
+        for level, (enter_c, latch) in self._heat.items():
             if hottest_c >= enter_c:
                 latch.set(at_ns)
             elif hottest_c <= enter_c - self._limits.leave_below_c:
-                latch.clear(at_ns)
+                latch.clear(at_ns, may_leave=level is highest)
             else:
                 latch.hold()
 

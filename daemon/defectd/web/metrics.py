@@ -23,7 +23,8 @@ from defectd.telemetry.sample import DeviceSample, Frequency
 
 # fmt: off
 BUCKETS_S = (
-    0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0,
+    0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3,
+    0.5, 0.75, 1.0, 1.5, 2.0,
 )
 # fmt: on
 _NOT_A_JUDGEMENT = ("aborted", "skipped")
@@ -98,7 +99,7 @@ class Metrics:
         self._facts.device = _Device(sample, throttled)
 
     def set_outbox(self, pending: int, oldest_s: float, size_bytes: int, dropped: int, dead_letters: int) -> None:
-        """How full the outbox is; *dropped* and *dead_letters* only ever grow."""
+        """How full the outbox is; *dropped* only ever grows."""
         self._facts.outbox = _Outbox(pending, oldest_s, size_bytes, dropped, dead_letters)
 
     def set_rollout(self, report: RolloutReport | None) -> None:
@@ -197,8 +198,8 @@ def _of_outbox(outbox: _Outbox | None) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "defectd_outbox_dropped_events", "Events lost since the outbox was created.", outbox.dropped
     )
-    yield CounterMetricFamily(
-        "defectd_outbox_dead_letters", "Events that the broker will never take.", outbox.dead_letters
+    yield _gauge(
+        "outbox_dead_letter_events", "Events kept on disk that the broker will never take.", outbox.dead_letters
     )
 
 
@@ -273,10 +274,10 @@ _DEVICE_GAUGES: tuple[tuple[str, str, Callable[[DeviceSample], float | None]], .
     ("device_fan_ratio", "Share of the fan's full drive.", lambda s: s.fan_share),
     ("device_memory_size_bytes", "Memory of the machine.", lambda s: _in_bytes(s.mem_total_mb)),
     ("device_memory_available_bytes", "Memory that programs can still get.", lambda s: _in_bytes(s.mem_available_mb)),
-    ("device_gpu_memory_bytes", "Memory that the GPU holds; on a Jetson it is the machine's.", lambda s: _in_bytes(s.nvmap_mb)),
+    ("device_gpu_memory_bytes", "Memory that the GPU of a Jetson holds.", lambda s: _in_bytes(s.nvmap_mb)),
     ("device_swap_used_bytes", "Memory that was put into swap.", lambda s: _in_bytes(s.swap_used_mb)),
-    ("device_disk_size_bytes", "Size of the disk that holds the state directory.", lambda s: _in_bytes(s.disk_total_mb)),
-    ("device_disk_free_bytes", "Free space there for a user who is not root.", lambda s: _in_bytes(s.disk_free_mb)),
+    ("device_disk_size_bytes", "Size of the state directory's disk.", lambda s: _in_bytes(s.disk_total_mb)),
+    ("device_disk_free_bytes", "Free space on the state directory's disk.", lambda s: _in_bytes(s.disk_free_mb)),
     ("device_disk_wear_ratio", "Share of the flash's rated life that is used up.", lambda s: s.disk_wear),
     ("device_clock_synchronized", "1 if the wall clock follows a time server.", lambda s: s.clock_synced),
     ("device_uptime_seconds", "Time since the machine started.", lambda s: s.uptime_s),
@@ -286,10 +287,10 @@ _DEVICE_GAUGES_BY_LABEL: tuple[
 ] = (
     ("device_temperature_celsius", "Temperature by thermal zone.", "zone", lambda s: s.temps_c),
     ("device_power_watts", "Power by rail.", "rail", lambda s: s.power_w),
-    ("device_clock_hertz", "Clock frequency as it runs now.", "clock", lambda s: _clocks(s, lambda clock: clock.current_mhz)),
-    ("device_clock_limit_hertz", "Upper limit of the clock that is in force.", "clock",
+    ("device_clock_hertz", "Clock frequency.", "clock", lambda s: _clocks(s, lambda clock: clock.current_mhz)),
+    ("device_clock_limit_hertz", "Upper limit in force.", "clock",
      lambda s: _clocks(s, lambda clock: clock.max_mhz)),
-    ("device_clock_hardware_limit_hertz", "Highest clock that the silicon can.", "clock",
+    ("device_clock_hardware_limit_hertz", "Highest frequency of the silicon.", "clock",
      lambda s: _clocks(s, lambda clock: clock.hardware_max_mhz)),
     ("worker_resident_memory_bytes", "Resident memory of the daemon and of each of its workers.", "worker",
      lambda s: {name: _in_bytes(mb) for name, mb in s.rss_mb.items()}),

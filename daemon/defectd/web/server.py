@@ -26,6 +26,7 @@ Check = Callable[[], Tuple[bool, str]]
 
 MAX_CONNECTIONS = 8
 MAX_HEAD_BYTES = 8192
+_BACKLOG = 128  # where it is full, the kernel lets a client wait for a second
 _CONNECTION_S = 5.0
 _AFTER_A_FAILURE_S = 0.5
 _STOP_S = 2.0
@@ -59,7 +60,7 @@ class WebServer:
         """Listen. Raises StartupError if the address cannot be had."""
         try:
             family = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0][0]
-            listener = socket.create_server((self._host, self.port), family=family, backlog=2 * MAX_CONNECTIONS)
+            listener = socket.create_server((self._host, self.port), family=family, backlog=_BACKLOG)
         except (OSError, UnicodeError) as error:
             raise StartupError(_why_not(error, self._host, self.port)) from error
         listener.setblocking(False)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from defectd.clock import NS_PER_S
 from defectd.inspection.shadow import JudgedUnit, ShadowUnit
-from defectd.rollout.gates import Baseline, ProbationGate, ShadowGate
+from defectd.rollout.baseline import Baseline
 from defectd.rollout.policy import Policy
+from defectd.rollout.probation_gate import ProbationGate
+from defectd.rollout.shadow_gate import ShadowGate
 from defectd.rollout.vitals import Vitals
 
 DEADLINE_MS = 200.0
@@ -554,3 +556,14 @@ def test_nothing_passes_without_the_units_and_the_time(units, least, seconds):
         assert line.gate.units >= least
         assert line.gate.running_s >= seconds
         assert line.gate.share == 1
+
+
+def test_a_candidate_that_fails_the_same_units_for_other_reasons_is_stopped():
+    gate = ShadowGate(Policy(shadow_units=300), 250.0)
+    for number in range(300):
+        other = number % 10 == 0
+        gate.add(ShadowUnit("failed", "failed", 10.0, 10.0, same_codes=not other))
+    verdict = gate.verdict()
+    assert verdict is not None and (verdict.passed, verdict.code) == (False, "other_codes")
+    assert "30 of 300 units for different defects" in verdict.detail
+    assert gate.numbers()["other_codes"] == 30

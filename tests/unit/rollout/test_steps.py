@@ -29,7 +29,7 @@ def test_a_window_may_go_over_midnight(window, now, inside):
 def test_a_staged_rollout_says_what_it_waits_for():
     policy = Policy(approval=True, window="22:00-04:30", idle_s=60)
     noon, night = time(12), time(23)
-    assert _waits_for(policy, {}, 0, noon, "") == "approval"
+    assert _waits_for(policy, {}, 0, noon, "") == "approve"
     assert _waits_for(policy, {"approval": {}}, 0, noon, "") == "window 22:00-04:30"
     assert "12 of 60 s" in (_waits_for(policy, {"approval": {}}, 12, night, "") or "")
     assert "tensorrt" in (_waits_for(policy, {"approval": {}}, 61, night, "tensorrt: building 40%") or "")

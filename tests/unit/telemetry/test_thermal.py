@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectd.clock import NS_PER_S
@@ -136,9 +136,12 @@ def test_noise_of_less_than_three_degrees_never_makes_it_go_down(centre_c, noise
 @given(st.floats(3, 120), st.floats(4, 25))
 def test_heat_that_swings_for_an_hour_makes_a_level_change_seldom(period_s, amplitude_c):
     heat_c = [90 + amplitude_c * math.sin(2 * math.pi * second / period_s) for second in range(3600)]
-    assert count_changes(levels(heat_c)) <= 4 * 2 * 8  # four levels, each up and down, 10 s doubled up to ten minutes
+    assert (
+        count_changes(levels(heat_c)) <= 4 * 7
+    )  # each level is left after 10, 20 and 40 s of a half swing, and never again
 
 
+@settings(max_examples=30)
 @given(
     ambient_c=st.floats(20, 60), rise_c=st.floats(10, 70), shed_saves=st.floats(0.05, 0.5),
     slow_saves=st.floats(0.05, 0.5), inertia_s=st.floats(3, 300),
@@ -152,7 +155,7 @@ def test_it_does_not_oscillate_with_a_machine_that_cools_when_it_does_less(
         seen.append(level)
         load = (1 - shed_saves * (level >= Level.SHED)) * (1 - slow_saves * (level >= Level.SLOW))
         heat_c += (ambient_c + rise_c * load - heat_c) / inertia_s
-    assert count_changes(seen[3600:]) <= 4 * 2 * 4  # in the second hour
+    assert count_changes(seen[3600:]) <= 4 * 2 * 6  # in the second hour, each level up and down once in ten minutes
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from defectd.clock import NS_PER_S
-from defectd.inspection.events import FrameInfo, Model, ModelRef, RolloutReport, TimingMs
+from defectd.inspection.events import FrameInfo, ModelRef, RolloutReport, TimingMs
 from defectd.telemetry.sample import DeviceSample, Frequency, ThrottleSigns
 from defectd.web.metrics import Metrics
 from unit.watch.wire_events import MODEL, NOW, inspection
@@ -98,14 +97,14 @@ def test_a_model_that_has_not_served_for_long_gives_way_so_that_the_page_is_boun
     metrics = Metrics()
     without_inference = TimingMs(queue=None, preprocess=None, inference=None, postprocess=None, capture_to_verdict=1.0)
     metrics.inspected(inspection(model=MODEL.model_copy(update={"version": "gone"}), timing_ms=without_inference))
-    for version in range(200):
+    for version in range(100):
         metrics.inspected(inspection())
         metrics.inspected(inspection(model=MODEL.model_copy(update={"version": f"v{version}"})))
     counts = [each for each in samples(metrics) if each.name == "defectd_inference_seconds_count"]
     assert len(counts) == 64
-    assert read(metrics, "defectd_inference_seconds_count", **SERVED) == 200
+    assert read(metrics, "defectd_inference_seconds_count", **SERVED) == 100
     assert read(metrics, "defectd_capture_to_verdict_seconds_count", **{**SERVED, "version": "gone"}) is None
-    assert read(metrics, "defectd_units_total", camera="top", verdict="passed") == 401
+    assert read(metrics, "defectd_units_total", camera="top", verdict="passed") == 201
 
 
 def test_the_machine_is_told_in_base_units():
@@ -171,7 +170,7 @@ def test_the_outbox_tells_what_waits_and_what_was_lost():
     assert read(metrics, "defectd_outbox_oldest_pending_seconds") == 3.5
     assert read(metrics, "defectd_outbox_size_bytes") == 4096
     assert read(metrics, "defectd_outbox_dropped_events_total") == 2
-    assert read(metrics, "defectd_outbox_dead_letters_total") == 1
+    assert read(metrics, "defectd_outbox_dead_letter_events") == 1
 
 
 def test_the_rollout_has_one_state_at_a_time():
@@ -213,7 +212,7 @@ def test_two_daemons_in_one_process_do_not_share_counts():
     assert read(other, "defectd_units_total", camera="top", verdict="passed") is None
 
 
-def test_a_model_without_a_name_for_a_label_is_counted_as_none():
+def test_a_unit_without_a_model_has_a_latency_too():
     metrics = Metrics()
     metrics.inspected(inspection(model=None, verdict="error", error="engine_unavailable"))
     none = {"camera": "top", "model": "", "version": "", "runtime": ""}

@@ -1,182 +1,25 @@
-"""Whether a candidate may go on: beside the serving model (shadow), and in its place (probation). Pure.
+"""Whether a candidate may stay that decides already. Pure.
 
-Shadow compares pairs: both models judge the same units, so a change of the process cannot pass for a change of the
-model. Probation can only compare with the time before, and leaves room for chance. In both, no data is failure.
+It can only be compared with the time before, and there is room for chance. No data is failure.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
-from typing import Dict, Sequence, Union
 
 from defectd.clock import NS_PER_S
 from defectd.inspection.events import ErrorReason
-from defectd.inspection.shadow import JudgedUnit, ShadowUnit
+from defectd.inspection.shadow import JudgedUnit
+from defectd.rollout.baseline import ENGINE_ERRORS, JUDGED, Baseline, GateVerdict, Numbers, has_latency
 from defectd.rollout.policy import Policy
-from defectd.rollout.statistics import LEAST_UNITS, Latencies, Pairs, chance_difference, permille, wilson
+from defectd.rollout.statistics import LEAST_UNITS, Latencies, chance_difference, permille, wilson
 from defectd.rollout.vitals import Vitals
 
-Numbers = Dict[str, Union[int, float, None]]
-"""For the report."""
-
-ENGINE_ERRORS: frozenset[ErrorReason] = frozenset(
-    {"deadline_exceeded", "engine_unavailable", "engine_failed", "non_finite_output"}
-)
-"""What a model answers for. The others are the camera's."""
-
-_JUDGED = ("passed", "failed")
-_SHIFT_P = 0.01
 _BREACHES = 3
 _CHECK_EVERY_NS = NS_PER_S
 _STANDSTILL_NS = 10 * NS_PER_S
 _UNJUDGED_UNITS = 20
 _SIGMAS = 3.0
-
-
-@dataclass(frozen=True)
-class GateVerdict:
-    """`code` is empty if it passed; `detail` is for a technician, with the numbers."""
-
-    passed: bool
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """How the line ran with the model before. `units` were judged; shares are 0..1, errors those of the engine.
-    `p99_ms` is from capture to verdict, of the last 5000; None without units."""
-
-    units: int
-    p99_ms: float | None
-    failed_share: float
-    error_share: float
-
-    @classmethod
-    def of(cls, units: Sequence[JudgedUnit]) -> Baseline:
-        """From the units of one model, or of none if the line was idle."""
-        failed = sum(unit.verdict == "failed" for unit in units)
-        judged = sum(unit.verdict in _JUDGED for unit in units)
-        errors = sum(unit.error in ENGINE_ERRORS for unit in units)
-        latencies = Latencies(unit.capture_to_verdict_ms for unit in units if _has_latency(unit))
-        return cls(
-            units=judged,
-            p99_ms=latencies.p99_ms if len(latencies) else None,
-            failed_share=failed / judged if judged else 0.0,
-            error_share=errors / (judged + errors) if errors else 0.0,
-        )
-
-    @property
-    def telling(self) -> bool:
-        """Enough units to compare with; else only what is absolute counts."""
-        return self.units >= LEAST_UNITS
-
-
-class ShadowGate:
-    """Both models judge the same units. With a *baseline*, what a unit takes beside the inference is counted in."""
-
-    def __init__(self, policy: Policy, deadline_ms: float, baseline: Baseline | None = None) -> None:
-        self._policy, self._deadline_ms = policy, deadline_ms
-        self._line_p99_ms = baseline.p99_ms if baseline is not None and baseline.telling else None
-        self._pairs = Pairs()
-        self._not_compared = self._errors = 0
-        self._served, self._candidate = Latencies(), Latencies()
-        self._verdict = None if policy.shadow_units else GateVerdict(True, "", "no shadow was asked for")
-
-    def add(self, unit: ShadowUnit) -> None:
-        """One unit. It is compared if both models passed or failed it."""
-        if unit.shadow == "error":
-            self._errors += 1
-            why = unit.detail or "no reason was given"
-            self._end(False, "candidate_error", f"after {self.units} units the candidate could not judge one: {why}")
-        elif unit.served in _JUDGED and unit.shadow in _JUDGED:
-            self._pairs.add(unit.served == "failed", unit.shadow == "failed")
-            self._served.add(unit.served_inference_ms)
-            if unit.shadow_inference_ms is not None:
-                self._candidate.add(unit.shadow_inference_ms)
-        else:
-            self._not_compared += 1
-
-    @property
-    def units(self) -> int:
-        """How many were compared."""
-        return self._pairs.units
-
-    @property
-    def share(self) -> float:
-        """Of the units that are needed, 0..1."""
-        return min(1.0, self.units / self._policy.shadow_units) if self._policy.shadow_units else 1.0
-
-    def verdict(self) -> GateVerdict | None:
-        """None: it needs more units. Once given, it stays."""
-        if self._verdict is None:
-            complete = self.units >= self._policy.shadow_units
-            self._judge_disagreement(complete)
-            if complete:
-                self._judge_shift()
-                self._judge_latency()
-                self._end(True, "", f"{self._pairs}; {self._latency_in_words()}")
-        return self._verdict
-
-    def timed_out(self) -> GateVerdict:
-        """The verdict when the shadow's time is over: what it did not see, it did not prove."""
-        return self.verdict() or self._end(
-            False, "no_data",
-            f"only {self.units} of {self._policy.shadow_units} units were judged by both models within "
-            f"{self._policy.shadow_s} s ({self._not_compared} could not be compared); send it again while the line "
-            "runs, or ask for fewer units",
-        )  # fmt: skip
-
-    def numbers(self) -> Numbers:
-        """Milliseconds are of the inference; `shift_permille` is above 0 if the candidate fails more."""
-        return {
-            **self._pairs.numbers(),
-            "units_needed": self._policy.shadow_units,
-            "not_compared": self._not_compared,
-            "candidate_errors": self._errors,
-            "served_p99_ms": self._served.rounded_p99_ms(),
-            "candidate_p99_ms": self._candidate.rounded_p99_ms(),
-        }
-
-    def _judge_disagreement(self, complete: bool) -> None:
-        limit, disagreeing = self._policy.max_disagree_permille / 1000, self._pairs.stricter + self._pairs.milder
-        if self._pairs.prove_disagreement_above(limit) or (complete and disagreeing > limit * self.units):
-            self._end(
-                False, "disagreement",
-                f"{self._pairs}; at most {limit:.1%} of the units may be judged otherwise. Look at such units: if the "
-                "candidate is right, send it again with a higher max_disagree_permille",
-            )  # fmt: skip
-
-    def _judge_shift(self) -> None:
-        limit, shift = self._policy.max_shift_permille / 1000, self._pairs.stricter - self._pairs.milder
-        if self._pairs.p < _SHIFT_P and abs(shift) > limit * self.units:
-            self._end(
-                False, "shift",
-                f"{self._pairs}: it is {'stricter' if shift > 0 else 'milder'}, and not by chance (McNemar p "
-                f"{self._pairs.p:.2g}); a shift of {limit:.1%} is allowed. If it is meant, send it again with a higher "
-                "max_shift_permille",
-            )  # fmt: skip
-
-    def _judge_latency(self) -> None:
-        if not len(self._candidate):
-            self._end(False, "no_data", f"the candidate judged {self.units} units and never said how long it took")
-            return
-        beside_ms = 0.0 if self._line_p99_ms is None else max(0.0, self._line_p99_ms - self._served.telling_ms)
-        if self._candidate.telling_ms + beside_ms > self._deadline_ms:
-            self._end(
-                False, "too_slow",
-                f"{self._latency_in_words()}; with {beside_ms:.1f} ms for the rest of a unit's way it would miss the "
-                f"deadline of {self._deadline_ms:g} ms. Take a smaller model, or a faster runtime",
-            )  # fmt: skip
-
-    def _latency_in_words(self) -> str:
-        candidate_ms, served_ms = self._candidate.p99_ms, self._served.p99_ms
-        return f"the candidate's inference takes {candidate_ms:.1f} ms (p99), the serving model's {served_ms:.1f} ms"
-
-    def _end(self, passed: bool, code: str, detail: str) -> GateVerdict:
-        self._verdict = self._verdict or GateVerdict(passed, code, detail)
-        return self._verdict
 
 
 class ProbationGate:
@@ -202,15 +45,15 @@ class ProbationGate:
 
     def add(self, unit: JudgedUnit) -> None:
         """One decided unit. Aborted and skipped ones say nothing; a camera's errors are not the candidate's."""
-        if unit.verdict not in (*_JUDGED, "error"):
+        if unit.verdict not in (*JUDGED, "error"):
             return
         self._seen += 1
-        if unit.verdict in _JUDGED and unit.model_sha256 == self._sha256:
+        if unit.verdict in JUDGED and unit.model_sha256 == self._sha256:
             self._count(unit)
             return
         if unit.error in ENGINE_ERRORS and unit.model_sha256 in (None, self._sha256):
             self._errors[unit.error] += 1
-            if _has_latency(unit):
+            if has_latency(unit):
                 self._latencies.add(unit.capture_to_verdict_ms)
             if unit.error == "non_finite_output":
                 self._fail("non_finite_output", f"the candidate's answer to unit {self._seen} holds NaN or infinity")
@@ -333,11 +176,6 @@ class ProbationGate:
 
     def _fail(self, code: str, detail: str) -> None:
         self._verdict = self._verdict or GateVerdict(False, code, detail)  # the first reason is the cause
-
-
-def _has_latency(unit: JudgedUnit) -> bool:
-    """A model judged it, or was too late to."""
-    return unit.verdict in _JUDGED or unit.error == "deadline_exceeded"
 
 
 def _in_words(reasons: Counter[ErrorReason] | Counter[str]) -> str:
