@@ -52,10 +52,13 @@ fuzz: setup  ## coverage-guided fuzzing of what reads commands, manifests and en
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
-prove: prove-loop prove-models  ## all acceptance suites
+prove: prove-loop prove-models prove-rollout  ## all acceptance suites
 
 prove-models: setup mosquitto  ## best.pt to bundle to line; needs DEFECTD_DEEPPCB and DEFECTD_PEER_PYTHON
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_models
+
+prove-rollout: setup mosquitto  ## good and bad candidates on a running line, and the bad days of a rollout
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_rollout
 
 types-tensorrt: setup  ## the TensorRT modules against the vendor's bindings (fetches them)
 	$(BIN)/python tests/tensorrt-stubs
@@ -92,4 +95,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-models types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-models prove-rollout types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean

@@ -9,9 +9,9 @@ import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
-from defectd import __version__
+from defectd.birth import birth
 from defectd.camera.feed import CameraFeed
 from defectd.camera_plans import opening_positions, plan_cameras
 from defectd.chooser import RuntimeChooser
@@ -37,9 +37,13 @@ from defectd.model_source import ServedModel, open_model
 from defectd.rollout.rollouts import Rollouts
 from defectd.rollout_parts import build_rollouts
 from defectd.settings import Settings
+from defectd.telemetry_parts import build_sampler, refresh
+from defectd.web.metrics import Metrics
+from defectd.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
+_DEVICE_EXPIRES_S = 10  # twice the usual interval
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,10 @@ def build(checked: Checked) -> Daemon:
     recipe = build_recipe(settings)
     committed = committed_model(checked.model, settings, recipe)
     planner = ModelPlanner(committed.model, committed.store, settings, recipe)
-    planner.sweep()
+    try:
+        planner.sweep()
+    except (StateError, ModelError, OSError) as error:
+        committed.warnings.append(f"what no model needs any more was not deleted: {error}")
     engine_plans, undecided = planner.first_plans(), planner.undecided
     boot_id, station = str(uuid.uuid4()), settings.station.station
     outbox = Outbox(
@@ -114,7 +121,7 @@ def build(checked: Checked) -> Daemon:
         outbox,
         [
             Notice(topics.status, condition.status),
-            Notice(topics.birth, lambda: _birth(settings, identity, recipe, outbox, feeds, engines)),
+            Notice(topics.birth, lambda: birth(settings, identity, recipe, outbox, feeds, engines)),
             Notice(topics.model_reported, lambda: rollouts.reported() if rollouts else None),
         ],
         condition.last_words,
@@ -132,18 +139,32 @@ def build(checked: Checked) -> Daemon:
         rings = tuple(feed.ring for feed in feeds)
         engines = Engines(engine_plans, lambda plan: EngineServer(plan, rings, settings.log.level))
         keeper = EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level)
+        metrics = Metrics([feed.name for feed in feeds])
+        sampler = build_sampler(
+            settings, boot_id, faults,
+            observe=lambda sample, throttled: refresh(
+                metrics, sample, throttled, outbox, rollouts, _exits(feeds, loop.tally.counts)
+            ),
+            publish=lambda message: publisher.tell(topics.device, message, expires_s=_DEVICE_EXPIRES_S),
+            record=outbox.put,
+            outbox_pending=lambda: outbox.depth().pending,
+            names=lambda: {feed.worker.pid: f"camera/{feed.name}" for feed in feeds if feed.worker.pid is not None},
+        )  # fmt: skip
+        observers: list[Callable[[events.InspectionEvent], None]] = [metrics.inspected, sampler.inspected]
         loop = InspectionLoop(
             identity,
             recipe,
             feeds,
             engines,
             keeper if settings.evidence.enabled else None,
-            store=lambda event, positions: _decided(event, positions, outbox, rollouts),
+            store=lambda event, positions: _decided(event, positions, outbox, observers),
             faults=faults,
             deadline_ms=settings.inspection.deadline_ms,
             on_change=publisher.announce,
             on_swap=lambda outcome: _tell_swap(outcome, faults, rollouts),
             on_shadow=lambda unit: rollouts.shadowed(unit) if rollouts else None,
+            conditions=lambda: sampler.conditions,
+            sheds=lambda: sampler.sheds,
         )
         undo.pop_all()
         chooser = None
@@ -160,7 +181,12 @@ def build(checked: Checked) -> Daemon:
         faults.begin("model", "warning", "; ".join(committed.warnings))
     if committed.boot_loop is not None:
         faults.note("model", "boot_loop", committed.boot_loop)
-    return Daemon(outbox, publisher, loop, faults, condition, chooser, rollouts)
+    if rollouts is not None:
+        observers.append(rollouts.inspected)
+    daemon = Daemon(outbox, publisher, loop, faults, condition, sampler, chooser, rollouts)
+    if settings.web is not None:
+        daemon.web = WebServer(settings.web.host, settings.web.port, metrics, daemon.is_ready, daemon.is_alive)
+    return daemon
 
 
 def build_recipe(settings: Settings) -> Recipe:
@@ -210,46 +236,21 @@ def topics_of(settings: Settings) -> Topics:
     return Topics(**settings.station.model_dump())
 
 
-def _birth(
-    settings: Settings,
-    identity: StationIdentity,
-    recipe: Recipe,
-    outbox: Outbox,
-    feeds: list[CameraFeed],
-    engines: Engines,
-) -> events.Birth:
-    return events.Birth(
-        station=identity.station,
-        boot_id=identity.boot_id,
-        ts=utc_now(),
-        defectd=__version__,
-        epoch=outbox.epoch,
-        next_seq=outbox.next_seq(),
-        schemas={f"evt/{message.stream}": message.model_fields["schema_"].default for message in events.STORED_EVENTS},
-        settings_sha256=identity.settings_sha256,
-        recipe=identity.recipe,
-        classes=[
-            events.ClassCode(class_name=rule.class_name, code=rule.code, min_confidence=rule.min_confidence)
-            for rule in recipe.rules
-        ],
-        deadline_ms=settings.inspection.deadline_ms,
-        cameras=[
-            events.CameraInfo(
-                name=feed.name, kind=feed.plan.kind, mode=feed.plan.mode, first_trigger=feed.plan.first_trigger
-            )
-            for feed in feeds
-        ],
-        model=engines.serving.model,
-        warmup=engines.serving.warmup,
-    )
-
-
 def _decided(
-    event: events.InspectionEvent, positions: Mapping[str, int], outbox: Outbox, rollouts: Rollouts | None
+    event: events.InspectionEvent,
+    positions: Mapping[str, int],
+    outbox: Outbox,
+    observers: Sequence[Callable[[events.InspectionEvent], None]],
 ) -> None:
     outbox.put(event, positions)
-    if rollouts is not None:
-        rollouts.inspected(event)
+    for observer in observers:
+        observer(event)
+
+
+def _exits(feeds: Sequence[CameraFeed], counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """How often each worker ended, by reason; engines as one, whichever it was."""
+    engine = {name[len("engine_") :]: count for name, count in dict(counts).items() if name.startswith("engine_")}
+    return {"engine": engine, **{f"camera/{feed.name}": dict(feed.worker.exits) for feed in feeds}}
 
 
 def _tell_swap(outcome: Outcome, faults: Faults, rollouts: Rollouts | None) -> None:

@@ -20,12 +20,14 @@ from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
 from defectd.rollout.rollouts import Rollouts
 from defectd.systemd import notify, watchdog_interval_s
+from defectd.telemetry.sampler import Sampler
+from defectd.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 5.0
 _START_EXTENSION_S = 60.0
-_STOP_TRIAL_S = _STOP_ROLLOUT_S = 1.0
+_STOP_TRIAL_S = _STOP_ROLLOUT_S = _STOP_SAMPLER_S = 1.0
 _DRAIN_UNITS_S = 3.0
 _DRAIN_MQTT_S = 4.0
 _DRAIN_OUTBOX_S = 2.0
@@ -66,8 +68,10 @@ class Daemon:
     loop: InspectionLoop
     faults: Faults
     condition: Condition
+    sampler: Sampler
     chooser: RuntimeChooser | None = None
     rollouts: Rollouts | None = None
+    web: WebServer | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -76,6 +80,8 @@ class Daemon:
         self._install_signals()
         inspect = threading.Thread(target=self._guard_loop, name="inspect")
         self.publisher.start()
+        self.sampler.start()
+        self._open_web()
         inspect.start()
         try:
             self._become_ready()
@@ -89,6 +95,24 @@ class Daemon:
         """Ask for the end. A signal handler: it only sets a flag."""
         del signum, frame
         self._stop.set()
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether units are inspected, and what it is doing. Any thread."""
+        return self.condition.phase == "inspecting", self.condition.detail
+
+    def is_alive(self) -> tuple[bool, str]:
+        """Whether every thread makes progress. Any thread."""
+        stuck = self._stuck()
+        return not stuck, f"no progress in {', '.join(stuck)}" if stuck else "every thread makes progress"
+
+    def _open_web(self) -> None:
+        """A port that is taken does not stop a line."""
+        if self.web is None:
+            return
+        try:
+            self.web.start()
+        except StartupError as error:
+            self.faults.begin("web", "no_port", str(error))
 
     def _install_signals(self) -> None:
         signal.signal(signal.SIGTERM, self.stop)
@@ -144,6 +168,9 @@ class Daemon:
         if self.rollouts is not None:
             clean, proven = self.loop.failure is None, self.loop.engine_proven
             self.rollouts.stop(_STOP_ROLLOUT_S, clean=clean, engine_proven=proven)
+        if self.web is not None:
+            self.web.stop()
+        self.sampler.stop(_STOP_SAMPLER_S)
         self.loop.stop()
         inspect.join(_DRAIN_UNITS_S)
         if not inspect.is_alive() and self.loop.failure is None:

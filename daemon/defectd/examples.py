@@ -160,8 +160,15 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         outbox_pending=0,
         latency=[
             events.LatencyFigures(
-                camera="top", model="boards 2026.11.3", stage="capture_to_verdict", count=240, p50_ms=29.1, p95_ms=31.8,
-                p99_ms=33.0, max_ms=41.2, jitter_ms=0.9,
+                camera="top",
+                model="boards 2026.11.3",
+                stage="capture_to_verdict",
+                count=240,
+                p50_ms=29.1,
+                p95_ms=31.8,
+                p99_ms=33.0,
+                max_ms=41.2,
+                jitter_ms=0.9,
             )
         ],
         slow_units=[

@@ -13,7 +13,7 @@ from typing import Callable, Iterator, Mapping, Protocol, Sequence
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.clock import NS_PER_MS, monotonic_ns
 from defectd.evidence.keeper import EvidenceKeeper
-from defectd.inspection.events import Image, InspectionEvent, Model
+from defectd.inspection.events import Conditions, Image, InspectionEvent, Model
 from defectd.inspection.frame import Trigger
 from defectd.inspection.record import EngineAnswer, StationIdentity, record
 from defectd.inspection.verdict import Judgement, refuse
@@ -67,8 +67,12 @@ class Line:
         serving: Callable[[], Model | None],
         store: Store,
         tally: Tally,
+        conditions: Callable[[], Conditions | None] = lambda: None,
+        sheds: Callable[[], bool] = lambda: False,
     ) -> None:
+        """*sheds*: the machine is too hot for pictures with boxes."""
         self.feed = feed
+        self._conditions, self._sheds = conditions, sheds
         self._station, self._keeper, self._serving = station, keeper, serving
         self._store, self._tally = store, tally
         deadline_ns = int(deadline_ms * NS_PER_MS)
@@ -152,6 +156,7 @@ class Line:
             verdict_ns=now_ns,
             unit_id_source=plan.unit_id_source,
             simulated=plan.simulated,
+            conditions=self._conditions(),
         )
         unit.decided, unit.event = True, event
         self._tally.counts[judgement.verdict] += 1
@@ -248,4 +253,6 @@ class Line:
 
     def _keep_pictures(self, event: InspectionEvent, lease: SlotLease) -> bool:
         day = event.started_at.date().isoformat()
-        return self._keeper is not None and self._keeper.keep(event.id, day, lease, event.defects)
+        return self._keeper is not None and self._keeper.keep(
+            event.id, day, lease, [] if self._sheds() else event.defects
+        )

@@ -19,7 +19,7 @@ from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines, Outcome
 from defectd.evidence.keeper import EvidenceKeeper
 from defectd.faults import Faults
-from defectd.inspection.events import ErrorReason
+from defectd.inspection.events import Conditions, ErrorReason
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import EngineAnswer, StationIdentity
 from defectd.inspection.shadow import ShadowUnit
@@ -57,6 +57,8 @@ class InspectionLoop:
         on_change: Callable[[], None],
         on_swap: Callable[[Outcome], None],
         on_shadow: Callable[[ShadowUnit], None],
+        conditions: Callable[[], Conditions | None] = lambda: None,
+        sheds: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tally = Tally()
         self.progress_ns = monotonic_ns()
@@ -65,11 +67,12 @@ class InspectionLoop:
         self._recipe, self._engines = recipe, engines
         self._faults, self._on_change, self._on_swap = faults, on_change, on_swap
         self._lines = [
-            Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally) for feed in feeds
+            Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally, conditions, sheds)
+            for feed in feeds
         ]
         self._pictures = Pictures(keeper, self._lines, faults, self.tally)
         self._inferring: tuple[Line, Unit] | None = None
-        self._shadow = Shadow(engines, recipe, on_shadow)
+        self._shadow = Shadow(engines, recipe, on_shadow, sheds)
         self._probe = Probe(feeds[0])
         self.engine_proven = False
         self._stop_asked = threading.Event()
@@ -88,7 +91,7 @@ class InspectionLoop:
                 self._hear_cameras()
                 self._pictures.hear()
                 self._replace_stuck_workers(monotonic_ns())
-                self._feed_engines()
+                self._feed_engine()
                 self._grant_and_store()
                 self.progress_ns = monotonic_ns()
         finally:
@@ -123,16 +126,12 @@ class InspectionLoop:
             elif isinstance(record, Note):
                 self._on_camera_note(line, record)
 
-    def _feed_engines(self) -> None:
-        self._feed_engine()
-        if self._inferring is None:
-            self._shadow.feed()
-
     def _feed_engine(self) -> None:
         """The unit that has waited longest is next, whichever camera saw it."""
         while self._engine.free:
             waiting = [(unit.framed_ns, line) for line in self._lines if (unit := line.oldest_waiting) is not None]
             if not waiting:
+                self._shadow.feed()
                 return
             _, line = min(waiting, key=lambda pair: pair[0])
             unit = line.take_waiting()

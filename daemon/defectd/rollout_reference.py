@@ -89,6 +89,4 @@ def rollout_document() -> str:
     for name, field in Policy.model_fields.items():
         default = "none" if field.default is None else str(field.default).lower()
         rows.append(f"| `{name}` | {default} | {field.description} |\n")
-    return _DOCUMENT.format(
-        diagram=mermaid(), attempts=MAX_ATTEMPTS, transitions=MAX_TRANSITIONS, policy="".join(rows)
-    )
+    return _DOCUMENT.format(diagram=mermaid(), attempts=MAX_ATTEMPTS, transitions=MAX_TRANSITIONS, policy="".join(rows))

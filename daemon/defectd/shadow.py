@@ -32,14 +32,21 @@ class _Seen:
 class Shadow:
     """Holds at most two slots: of the unit that the candidate looks at, and of the next one."""
 
-    def __init__(self, engines: Engines, recipe: Recipe, on_unit: Callable[[ShadowUnit], None]) -> None:
-        self._engines, self._recipe, self._on_unit = engines, recipe, on_unit
+    def __init__(
+        self,
+        engines: Engines,
+        recipe: Recipe,
+        on_unit: Callable[[ShadowUnit], None],
+        sheds: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """*sheds*: the machine is too hot for what is not needed."""
+        self._engines, self._recipe, self._on_unit, self._sheds = engines, recipe, on_unit, sheds
         self._next: _Seen | None = None
         self._looking: tuple[EngineServer, _Seen] | None = None
 
     def judged(self, feed: CameraFeed, lease: SlotLease, served: Judgement, served_inference_ms: float) -> None:
         """The serving engine has judged this unit."""
-        if self._engines.shadow is not None:
+        if self._engines.shadow is not None and not self._sheds():
             lease.hold()
             self._replace_next(_Seen(feed, lease, served, served_inference_ms))
 

@@ -19,9 +19,8 @@ from typing import Callable, Sequence
 from acceptance.rollout_crash import CRASHES
 from defectd.rollout.injection import KINDS
 from defectd.rollout.states import State
-from defectd.rollout.steps import STEPS
 from support.brokers import NO_MOSQUITTO, find_mosquitto
-from support.cells import Bundles, Cell, Seen, run_cell, table
+from support.cells import UNDER_WAY, Bundles, Cell, Seen, run_cell, table
 from support.proving import Proof, Setting, Short, Skipped, main
 
 _AT_ONCE = 2
@@ -49,7 +48,9 @@ class Grid:
 
     def way_back(self, setting: Setting) -> str:
         """Proves that a rollback on command, which downloads nothing, survives a crash in each of its states."""
-        row = self._struck(setting, [Cell(state, "kill", back=True) for state in STEPS if state not in _NOT_ON_THE_WAY])
+        row = self._struck(
+            setting, [Cell(state, "kill", back=True) for state in UNDER_WAY if state not in _NOT_ON_THE_WAY]
+        )
         return _figure(row, [seen.cell.state.value for seen in row])
 
     def _struck(self, setting: Setting, cells: Sequence[Cell]) -> list[Seen]:
@@ -94,7 +95,7 @@ def _run() -> int:
     claim = "struck in this state in every way, it ends as the table of states says, and the line goes on"
     try:
         back = Proof("grid.way_back", "a rollback on command, killed in every state, ends likewise", grid.way_back)
-        rows = tuple(Proof(f"grid.{state.value}", claim, grid.row(state)) for state in STEPS)
+        rows = tuple(Proof(f"grid.{state.value}", claim, grid.row(state)) for state in UNDER_WAY)
         code = main("prove-grid", (*CRASHES, *rows, back))
         if grid.cells:
             print(grid.summary())

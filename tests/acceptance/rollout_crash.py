@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections import Counter
 from contextlib import closing
@@ -18,8 +19,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from queue import SimpleQueue
 from shutil import rmtree
+from tempfile import mkdtemp
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterator, cast
+from typing import Any, Callable, Dict, Iterator, Sequence, cast
 
 from defectd.download.download import Limits
 from defectd.download.sources import open_source
@@ -43,7 +45,7 @@ from defectd.settings import RolloutSource
 from support.bundles import RELEASE_KEY, ROOT_KEY, make_root, sign, signed_root
 from support.disk import Disk, Tree, laid_out
 from support.proving import Proof, Setting, Short
-from support.recorded import await_recorder, record
+from support.recorded import Call, await_recorder, record
 from support.releases import small
 
 Snapshot = Dict[str, Any]
@@ -206,6 +208,13 @@ def snapshot(store: Store) -> Snapshot:
     }
 
 
+def _at_once(found: Snapshot) -> list[Any]:
+    """What one transaction changes, if one step does; that a station is set up is more than one."""
+    return [found[key] for key in ("pointers", "rollout", "floors", "quarantine") if found["rollout"] is not None]
+
+
+_IN_STEPS = "staged"
+"""The bundle is the candidate before the rollout says so."""
 _NOTHING: Snapshot = {"pointers": {}, "rollout": None, "floors": [0, 0, 0], "quarantine": [], "starts": []}
 
 
@@ -247,6 +256,8 @@ class Check:
                 for key in found
                 if found[key] not in (before[key], next_[key])
             )
+            if _at_once(found) not in (_at_once(before), _at_once(next_)) and next_["rollout"][1] != _IN_STEPS:
+                yield f"half of it: {found}; was {before}, would be {next_}"
             self._verify(store, life.root)
         if found["rollout"] is None:
             return
@@ -291,12 +302,16 @@ def power_cuts(setting: Setting) -> str:
     prepare(setting.directory)
     calls = record("acceptance.rollout_crash", setting.directory)
     told = [_NOTHING, *(json.loads(line) for line in (setting.directory / "told").read_text().splitlines())]
-    disk, check, number, writes = (
-        Disk(setting.directory / "state"),
-        Check(setting.directory, setting.directory / "cut"),
-        0,
-        0,
-    )
+    memory = Path("/dev/shm")  # thousands of small disks; the recorded one is a real one
+    scratch = Path(mkdtemp(prefix="power-cut-", dir=memory if os.access(memory, os.W_OK) else setting.directory))
+    try:
+        return _judged(setting, calls, told, Check(setting.directory, scratch / "state"))
+    finally:
+        rmtree(scratch)
+
+
+def _judged(setting: Setting, calls: Sequence[Call], told: Sequence[Snapshot], check: Check) -> str:
+    disk, number, writes = Disk(setting.directory / "state"), 0, 0
     marks = None  # the descriptor of `told`, whose lines say how far it was
     for call in calls:
         if call.name == "openat" and call.data(1).endswith(b"/told"):

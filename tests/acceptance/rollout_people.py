@@ -67,7 +67,7 @@ def _approved(setting: Setting) -> str:
         request = station.send(good, policy={**QUICK, "approval": True})
         wait_until(lambda: station.rollout(request).get("waits_for"), 60, "it waits")
         waits_for = station.rollout(request)["waits_for"]
-        if waits_for != "approval" or station.rollout(request)["state"] != "staged":
+        if waits_for != "approve" or station.rollout(request)["state"] != "staged":
             raise Short(f"{station.rollout(request)}")
         station.send(action="approve", of=request)
         ends(station, request, "committed")

@@ -34,7 +34,10 @@ _WITHIN_S = 150.0
 _HANG_S = "3"
 _SEEDED_SEQ = 7
 _MAX_DEATHS = 1  # each cell has one strike
-_ASKED_FOR = re.compile(r"Traceback \(most recent call last\):\n(?:  .*\n)+RuntimeError: a fault that was asked for\n")
+_RECORD = re.compile(r"^(?=\d\d:\d\d:\d\d )", re.MULTILINE)
+_ASKED_FOR = "RuntimeError: a fault that was asked for\n"
+UNDER_WAY = tuple(RESTART)
+"""All states in which a rollout can be struck."""
 _WITHOUT_A_CANDIDATE = list(STEPS)[: list(STEPS).index(State.WARMING)]
 
 
@@ -190,7 +193,7 @@ class _Run:
             problems.append(f"expected {wanted}; {self._last_words()}")
         if self.seen.deaths != (self.cell.kind == "kill"):
             problems.append(f"the daemon died {self.seen.deaths} times")
-        log = _ASKED_FOR.sub("", here.daemon.log()) if self.cell.kind == "exception" else here.daemon.log()
+        log = "".join(record for record in _RECORD.split(here.daemon.log()) if _ASKED_FOR not in record)
         result = audit(here.collector, here.outbox, log, None)
         self.seen.units = result.units
         problems += result.problems
@@ -289,8 +292,11 @@ def _seed(models: Path, bundles: Bundles, root: Path, *, back: bool) -> str:
 
 def table(cells: Mapping[tuple[State, str], Seen]) -> str:
     """States down, kinds across; a cell that is broken is marked."""
-    widths = [max(len(kind), *(len(_entry(cells.get((state, kind)))) for state in STEPS)) for kind in KINDS]
-    rows = [("", *KINDS), *((state.value, *(_entry(cells.get((state, kind))) for kind in KINDS)) for state in STEPS)]
+    widths = [max(len(kind), *(len(_entry(cells.get((state, kind)))) for state in UNDER_WAY)) for kind in KINDS]
+    rows = [
+        ("", *KINDS),
+        *((state.value, *(_entry(cells.get((state, kind))) for kind in KINDS)) for state in UNDER_WAY),
+    ]
     return "\n".join(
         f"{row[0]:<13}" + "  ".join(f"{text:<{width}}" for text, width in zip(row[1:], widths)) for row in rows
     )

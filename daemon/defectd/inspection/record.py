@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from defectd.clock import ms_between, utc_now
 from defectd.inspection.detections import EngineTimings
-from defectd.inspection.events import FrameInfo, InspectionEvent, Model, Recipe, TimingMs
+from defectd.inspection.events import Conditions, FrameInfo, InspectionEvent, Model, Recipe, TimingMs
 from defectd.inspection.frame import Frame, Trigger
 from defectd.inspection.verdict import Judgement
 
@@ -41,6 +41,7 @@ def record(
     verdict_ns: int,
     unit_id_source: str,
     simulated: bool,
+    conditions: Conditions | None = None,
 ) -> InspectionEvent:
     """The event of one judged unit. `ended_at` follows the monotonic clock, so a step of the wall clock between
     capture and verdict cannot show in it."""
@@ -77,6 +78,7 @@ def record(
             capture_to_verdict=round(elapsed_ms, 3),
         ),
         inference_clock=timings.inference_clock if timings else None,
+        conditions=conditions,
         defects=list(judgement.defects),
         defect_count=len(judgement.defects),
         images=[],

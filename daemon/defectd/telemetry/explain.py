@@ -177,11 +177,11 @@ def _disk(samples: Sequence[DeviceSample], pressures: Sequence[Pressure], around
 def _another_process(pressures: Sequence[Pressure], around: _Around) -> Iterator[str]:
     stalled = _stalled(pressures, around, lambda pressure: pressure.cpu_us)
     if stalled is not None:
-        yield f"another process kept the CPU busy: tasks waited for a core {stalled:.0%} of that time"
+        yield f"the CPU was busy with other work: tasks waited for a core {stalled:.0%} of that time"
     loads = [(pressure.at_ns, pressure.load_per_core) for pressure in pressures if pressure.load_per_core is not None]
     near = max((load for at_ns, load in loads if around.near(at_ns)), default=0.0)
     if _is_unusual(near, [load for at_ns, load in loads if not around.near(at_ns)], _BUSY_LOAD):
-        yield f"another process kept the CPU busy: {near:.1f} tasks per core were ready to run"
+        yield f"the CPU was busy with other work: {near:.1f} tasks per core were ready to run"
 
 
 def _stalled(

@@ -12,7 +12,7 @@ from defectd.telemetry.sysfs import Sysfs
 from support import trees
 from support.trees import tree, zone_file
 
-_PATIENCE_S = 0.1
+_PATIENCE_S = 0.25
 
 
 @pytest.fixture

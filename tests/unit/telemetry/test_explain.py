@@ -152,7 +152,10 @@ def test_a_disk_that_ran_full():
     [
         ("memory_us", "tasks waited for memory 60% of that time (swap, or pages read again from the disk)"),
         ("io_us", "the disk was busy: tasks waited for it 60% of that time"),
-        ("cpu_us", "another process kept the CPU busy: tasks waited for a core 60% of that time"),
+        (
+            "cpu_us",
+            "the CPU was busy with other work: tasks waited for a core 60% of that time",
+        ),
     ],
 )
 def test_pressure_that_came_with_it(name, words):
@@ -169,7 +172,7 @@ def test_without_pressure_figures_the_load_tells():
     loads = [Pressure(second * NS_PER_S, load_per_core=0.4) for second in range(NOW_S)]
     busy = [*loads, Pressure(NOW_S * NS_PER_S, load_per_core=3.14)]
     said = explain(slow(), minute(), USUAL, busy)
-    assert said.endswith(": another process kept the CPU busy: 3.1 tasks per core were ready to run")
+    assert said.endswith(": the CPU was busy with other work: 3.1 tasks per core were ready to run")
     assert explain(slow(), minute(), USUAL, loads) is None
 
 

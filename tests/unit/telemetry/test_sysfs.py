@@ -26,10 +26,6 @@ class Machine:
     def read(self):
         return self.surveyor.read()
 
-    def forget(self):
-        """As a minute later: look again for where things are."""
-        self.surveyor._layout = None
-
 
 @pytest.fixture
 def orin(tmp_path):

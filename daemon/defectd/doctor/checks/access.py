@@ -5,13 +5,15 @@ from __future__ import annotations
 import grp
 import importlib.metadata
 import os
-import re
+import time
 from pathlib import Path
 from typing import Iterable, Iterator
 
+from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.doctor.checks.configuration import name_of_user
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
+from defectd.telemetry.jtop_source import JtopSource
 
 _TEGRA_NODES = (
     "nvmap", "nvhost-ctrl", "nvhost-ctrl-gpu", "nvhost-gpu", "nvhost-as-gpu",
@@ -20,6 +22,7 @@ _TEGRA_NODES = (
 """Of those that there are (it depends on the release), CUDA needs all."""
 _PLUGGED_NODES = ("nvidiactl", "nvidia0", "nvidia-uvm")
 _GROUPS = ("video", "render")
+_JTOP_S = 12.0
 
 
 def check_devices(patient: Patient) -> Iterator[Finding]:
@@ -120,32 +123,42 @@ def _names(nodes: Iterable[Path]) -> str:
 
 
 def check_jtop(patient: Patient) -> Iterator[Finding]:
-    """Optional: sysfs has nearly all of it. The service is not called: one that is stuck never answers."""
+    """Optional: sysfs has what throttling needs. Its service is asked once, by a process that may hang."""
+    wanted = patient.settings is not None and patient.settings.telemetry.jtop
     version, socket = _jtop_version(), patient.places.run / "jtop.sock"
-    serves = socket.exists()
-    if not patient.is_jetson:
+    if not (patient.is_jetson or wanted):
         yield skipped("jtop", "this is no Jetson")
-    elif version is None and not serves:
-        yield ok("jtop", "not installed; telemetry comes from sysfs, which has what throttling needs")
+    elif not wanted and (version is None or not socket.exists()):
+        yield ok("jtop", "not used; telemetry comes from sysfs, which has what throttling needs")
     elif version is None:
-        yield warning("jtop", "its service runs, but this Python has no client: telemetry comes from sysfs",
-                      f"{_installer()} the version that `jtop --version` tells")  # fmt: skip
-    elif not serves:
+        yield warning("jtop", "telemetry.jtop is set, but jetson-stats is not installed for this Python: sysfs has to do",
+                      "pip install 'defectd[jtop]', of the version that the service has (jtop --version)")  # fmt: skip
+    elif not socket.exists():
         yield warning("jtop", f"jetson-stats {version} is installed, but its service does not run",
-                      "sudo systemctl enable --now jtop; if there is no such unit: sudo jtop --install-service")  # fmt: skip
+                      "sudo systemctl enable --now jtop; if there is none: sudo jtop --install-service")  # fmt: skip
     elif not os.access(socket, os.R_OK | os.W_OK):
         user = name_of_user(os.geteuid())
         yield warning("jtop", f"{user} may not talk to its service ({socket})", _join(user, groups_of([socket])))
     else:
-        yield ok("jtop", f"jetson-stats {version}, and its service runs", version=version)
+        yield _asked(version)
 
 
-def _installer() -> str:
-    return "pip install jetson-stats=="
+def _asked(version: str) -> Finding:
+    source, due_ns = JtopSource(1.0, start_s=_JTOP_S), monotonic_ns() + int(_JTOP_S * NS_PER_S)
+    try:
+        while (reading := source.latest()) is None and source.trouble is None and monotonic_ns() < due_ns:
+            time.sleep(0.1)
+        trouble = source.trouble
+    finally:
+        source.stop()
+    if reading is not None:
+        return ok("jtop", f"jetson-stats {version}, its service answers", version=version)
+    found = f"jetson-stats {version}: {trouble or f'its service says nothing within {_JTOP_S:g} s'}"
+    return warning("jtop", found, "sudo systemctl restart jtop; sysfs has to do meanwhile", version=version)
 
 
 def _jtop_version() -> str | None:
     try:
-        return re.sub(r"\s", "", importlib.metadata.version("jetson-stats"))
+        return importlib.metadata.version("jetson-stats")
     except importlib.metadata.PackageNotFoundError:
         return None

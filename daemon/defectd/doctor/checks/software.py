@@ -107,7 +107,7 @@ def runs_on(archs: Sequence[str], gpu: str, *, tegra: bool) -> bool:
     older one of its generation, and whatever can be compiled from PTX; Tegra has no binary compatibility."""
     number = _number(gpu)
     for arch in archs:
-        if arch == gpu or arch == f"{gpu}a":
+        if arch in (gpu, f"{gpu}a"):
             return True
         if arch.startswith("compute_") and _number(arch) <= number:
             return True

@@ -24,7 +24,6 @@ def probe(request: Mapping[str, Any]) -> Mapping[str, Any]:
     found: dict[str, Any] = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None,
         "archs": _architectures(torch),
         "available": bool(torch.cuda.is_available()),
         "threads": torch.get_num_threads(),

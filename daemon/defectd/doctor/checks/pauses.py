@@ -1,0 +1,80 @@
+"""What it costs that clocks go down between units: measured, because no setting tells."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Mapping
+
+from defectd.app import build_recipe
+from defectd.doctor.asking import told_by
+from defectd.doctor.patient import Patient
+from defectd.doctor.report import Finding, ok, skipped, warning
+from defectd.errors import DefectdError
+from defectd.model_planner import ModelPlanner
+
+_PAUSE_S = 2.0
+_ROUNDS, _BUSY_CALLS = 6, 10
+_MEASURE_S, _LIMIT_S = 45.0, 240.0
+_WORTH_IT, _WORTH_IT_MS = 1.25, 2.0
+_FIRST_SURE = 3
+
+
+def check_pauses(patient: Patient) -> Iterator[Finding]:
+    """With the model of this station. Takes the machine for half a minute."""
+    if patient.quick:
+        yield skipped("pauses", "left out by --quick")
+    elif patient.busy:
+        yield skipped("pauses", f"{patient.busy}: it would feel this, and this would feel it")
+    elif patient.settings is None or patient.checked is None:
+        yield skipped("pauses", "needs the model; see the errors in the settings first")
+    else:
+        yield _measure(patient)
+
+
+def _measure(patient: Patient) -> Finding:
+    assert patient.settings is not None and patient.checked is not None
+    settings = patient.settings
+    try:
+        planner = ModelPlanner(patient.checked.model, None, settings, build_recipe(settings))
+        engine = planner.first_plans()[0].configuration
+    except DefectdError as problem:
+        return warning("pauses", f"not measured: {problem}", "see 'runtimes' above")
+    pause_s = min(settings.model.keep_warm_s or _PAUSE_S, _PAUSE_S)
+    request = {
+        "engine": engine, "pause_s": pause_s, "rounds": _ROUNDS, "busy_calls": _BUSY_CALLS, "seconds": _MEASURE_S,
+    }  # fmt: skip
+    told = told_by("after_a_pause", request, _LIMIT_S, needs_mb=512, nice=0)
+    if told.trouble is not None:
+        return warning("pauses", f"not measured: {told.trouble}", "see torch above")
+    return pause_finding(told.facts, pause_s, settings.inspection.deadline_ms, is_jetson=patient.is_jetson)
+
+
+def pause_finding(facts: Mapping[str, Any], pause_s: float, deadline_ms: float, *, is_jetson: bool) -> Finding:
+    """Whether an inference after a pause takes longer than one among others, and by how much. Pure."""
+    busy, rested = sorted(facts["busy_ms"]), sorted(facts["rested_ms"])
+    busy_ms, rested_ms, worst_ms = busy[len(busy) // 2], rested[len(rested) // 2], max(rested)
+    figures = {
+        "busy_p50_ms": round(busy_ms, 2), "rested_p50_ms": round(rested_ms, 2), "rested_max_ms": round(worst_ms, 2),
+        "pause_s": pause_s, "runtime": facts["runtime"],
+    }  # fmt: skip
+    found = (
+        f"{facts['runtime']} on {facts['device_name']}: {busy_ms:.1f} ms per inference without a pause, "
+        f"{rested_ms:.1f} ms after {pause_s:g} s of rest (p50 of {len(busy)} and {len(rested)})"
+    )
+    sleeps = rested_ms > _WORTH_IT * busy_ms and rested_ms - busy_ms > _WORTH_IT_MS and len(rested) >= _FIRST_SURE
+    if max(busy_ms, rested_ms) > deadline_ms:
+        return warning("pauses", f"{found}; the deadline is {deadline_ms:g} ms: every unit would be an error",
+                       "bring a smaller model or a faster runtime (defectd bench), or raise "
+                       "inspection.deadline_ms if the line allows", **figures)  # fmt: skip
+    if not sleeps:
+        return ok("pauses", found, **figures)
+    cost = f"{found}: clocks that sleep cost {rested_ms - busy_ms:.1f} ms"
+    return warning("pauses", cost, _keep_awake(facts, pause_s, is_jetson=is_jetson), **figures)
+
+
+def _keep_awake(facts: Mapping[str, Any], pause_s: float, *, is_jetson: bool) -> str:
+    warm = f"model.keep_warm_s = {pause_s / 4:g} keeps the engine awake between units"
+    if is_jetson:
+        return f"sudo jetson_clocks pins the clocks until the next start (more heat and power); or {warm}"
+    if facts["device"] == "cuda":
+        return f"sudo nvidia-smi -pm 1; sudo nvidia-smi -lgc tdp,tdp pins the GPU's clocks; or {warm}"
+    return f"sudo cpupower frequency-set -g performance; or {warm}"
