@@ -296,7 +296,8 @@ class Journey:
             except Superseded:
                 raise
             except Exception as error:  # whatever it is: the line is safe, and this must get onto the disk
-                log.exception("the rollout's state cannot be written")
+                if not isinstance(error, (StateError, OSError)):
+                    log.exception("the rollout's state cannot be written")
                 self.ports.faults.begin("rollout", "state_unusable", str(error))
             else:
                 self.ports.faults.end("rollout", "state_unusable")
