@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from defectd.app import Checked
+from defectd.app import Checked, topics_of
 from defectd.settings import Settings
 from defectd.telemetry.sample import Board, DeviceSample, Roots
 
@@ -29,7 +29,7 @@ class Occupancy:
             return "perhaps a daemon runs: this user may not read its lock"
         if not self.occupied:
             return ""
-        return "a daemon runs" if self.pid is None else f"a daemon runs (process {self.pid})"
+        return "a daemon runs"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ class Patient:
     def is_jetson(self) -> bool:
         """It has a Tegra inside."""
         return self.board.platform != "pc"
+
+    @property
+    def machine(self) -> str:
+        """For people."""
+        return f"{self.board.model}, L4T {self.board.l4t}" if self.board.l4t else self.board.model
+
+    @property
+    def station(self) -> str:
+        """site/area/line/station, if that is known."""
+        return "a station" if self.settings is None else topics_of(self.settings).levels
 
     @property
     def unread(self) -> str:

@@ -67,6 +67,10 @@ class Audience(Protocol):
         """This takes a while."""
         ...
 
+    def begins(self, patient: Patient) -> None:
+        """Whom it is about."""
+        ...
+
     def found(self, section: str, finding: Finding) -> None:
         """The next line."""
         ...
@@ -76,6 +80,9 @@ class Nobody:
     """For programs, which read the report."""
 
     def doing(self, what: str) -> None:
+        """See Audience."""
+
+    def begins(self, patient: Patient) -> None:
         """See Audience."""
 
     def found(self, section: str, finding: Finding) -> None:
@@ -97,6 +104,7 @@ def examine(config: Path, options: Options, audience: Audience) -> Report:
     started_ns = monotonic_ns()
     audience.doing("reading the settings and verifying the model")
     patient = admit(config, options)
+    audience.begins(patient)
     findings: list[tuple[str, Finding]] = []
     for step in options.steps:
         audience.doing(step.doing)
@@ -104,7 +112,7 @@ def examine(config: Path, options: Options, audience: Audience) -> Report:
             findings.append((step.section, finding))
             audience.found(step.section, finding)
     took_s = (monotonic_ns() - started_ns) / NS_PER_S
-    return Report(_machine(patient), str(config), findings, took_s)
+    return Report(patient.machine, str(config), findings, took_s)
 
 
 def admit(config: Path, options: Options) -> Patient:
@@ -153,8 +161,3 @@ def _findings(step: Step, patient: Patient) -> Iterator[Finding]:
         name = step.check.__name__.replace("check_", "")
         yield error(name, f"this check itself failed: {type(problem).__name__}: {problem}",
                     "a bug of the doctor's: please report this line; the other checks are not affected")  # fmt: skip
-
-
-def _machine(patient: Patient) -> str:
-    release = f", L4T {patient.board.l4t}" if patient.board.l4t else ""
-    return f"{patient.board.model}{release}"

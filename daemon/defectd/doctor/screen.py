@@ -7,6 +7,8 @@ import shutil
 import textwrap
 from typing import Mapping, TextIO
 
+from defectd import __version__
+from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, Level, Report
 
 _COLOURS: Mapping[Level, str] = {Level.OK: "32", Level.SKIPPED: "2", Level.WARNING: "33", Level.ERROR: "1;31"}
@@ -31,6 +33,11 @@ class Screen:
         if self._live:
             self._stream.write(f"\r\x1b[K{self._tinted(f'… {what}', Level.SKIPPED) if what else ''}")
             self._stream.flush()
+
+    def begins(self, patient: Patient) -> None:
+        """The first line."""
+        self._clear()
+        self._stream.write(f"defectd {__version__}: {patient.station} on {patient.machine}, {patient.config}\n\n")
 
     def found(self, section: str, finding: Finding) -> None:
         """One line, and its remedy."""

@@ -28,6 +28,10 @@ def check_settings(patient: Patient) -> Iterator[Finding]:
             sha256=settings.sha256(),
         )
     yield _user(patient)
+    if patient.busy:
+        pid = patient.occupancy.pid
+        number = "" if pid is None else f", process {pid}"
+        yield ok("daemon", f"{patient.busy}{number}: what it would feel is left out here", pid=pid)
 
 
 def _user(patient: Patient) -> Finding:

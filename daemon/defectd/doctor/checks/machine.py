@@ -21,9 +21,8 @@ _TORCH_MB = {"cpu": 500.0, "cuda": 1500.0}
 
 def check_board(patient: Patient) -> Iterator[Finding]:
     """Which machine, and its power mode."""
-    board = patient.board
-    release = f", L4T {board.l4t}" if board.l4t else ""
-    yield ok("board", f"{board.model}{release}, up {_duration(patient.sample.uptime_s)}", platform=board.platform)
+    up = _duration(patient.sample.uptime_s)
+    yield ok("board", f"{patient.machine}, up {up}", platform=patient.board.platform)
     if patient.is_jetson:
         modes = read_power_modes(patient.places.roots, Files())
         yield power_mode_finding(patient.sample.power_mode, modes)

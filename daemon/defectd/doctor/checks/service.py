@@ -22,8 +22,6 @@ def check_service(patient: Patient) -> Iterator[Finding]:
     properties = _properties()
     if isinstance(properties, str):
         yield skipped("service", properties)
-        if patient.busy:
-            yield ok("daemon", patient.busy)
         return
     yield from service_findings(properties, patient.config, patient)
 
@@ -38,7 +36,8 @@ def _properties() -> Mapping[str, str] | str:
     except (OSError, subprocess.TimeoutExpired) as problem:
         return f"systemctl does not answer: {problem}"
     if told.returncode != 0:
-        return (told.stderr.strip().splitlines() or ["systemctl says nothing"])[0]
+        why = (told.stderr.strip().splitlines() or ["systemctl says nothing"])[0]
+        return "this machine was not started by systemd" if "not been booted with systemd" in why else why
     return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
 
 

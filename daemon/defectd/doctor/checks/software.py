@@ -49,7 +49,7 @@ def check_torch(patient: Patient) -> Iterator[Finding]:
     if device != "cpu":
         yield from gpu_findings(facts, gpu, device=device, tegra=patient.is_jetson)
     if patient.busy:
-        yield skipped("computing", f"{patient.busy}: its GPU is left alone")
+        yield skipped("computing", f"{patient.busy}: nothing is computed beside it")
     else:
         yield computed(facts)
 
