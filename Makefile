@@ -52,7 +52,7 @@ fuzz: setup  ## coverage-guided fuzzing of what reads commands, manifests and en
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
-prove: prove-loop prove-models prove-rollout  ## all acceptance suites
+prove: prove-loop prove-models prove-rollout prove-grid  ## all acceptance suites
 
 prove-models: setup mosquitto  ## best.pt to bundle to line; needs DEFECTD_DEEPPCB and DEFECTD_PEER_PYTHON
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_models
@@ -65,6 +65,9 @@ types-tensorrt: setup  ## the TensorRT modules against the vendor's bindings (fe
 
 test-jetpack5:  ## a bundle (BUNDLE=) served by torch 2.1.2 on Python 3.8, as on JetPack 5; fetches 4.7 GB
 	./tests/on-jetpack5 '$(BUNDLE)'
+
+prove-grid: setup mosquitto  ## strike a rollout in every state in every way, and cut the power at every write
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_grid
 
 prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_loop
@@ -95,4 +98,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-models prove-rollout types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean

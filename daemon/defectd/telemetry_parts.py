@@ -29,7 +29,9 @@ def build_sampler(
     names: Callable[[], Mapping[int, str]],
     roots: Roots | None = None,
 ) -> Sampler:
-    """*observe* gets each look, and whether the machine is held back; *names* are those of our processes, by pid."""
+    """*observe* gets each look, and whether the machine is held back; *names* are those of our processes, by pid.
+    Without *roots* they are those of the environment."""
+    roots = roots or Roots.of_environment()
     thermal, telemetry = settings.thermal, settings.telemetry
     limits = ThermalLimits(warn_c=thermal.warn_c, shed_c=thermal.shed_c, slow_c=thermal.slow_c, alarm_c=thermal.alarm_c)
     return Sampler(

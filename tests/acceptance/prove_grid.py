@@ -7,6 +7,7 @@ Each cell is a real station with its broker; two run at once. --quick strikes wi
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from acceptance.rollout_crash import CRASHES
 from defectd.rollout.injection import KINDS
 from defectd.rollout.states import State
 from support.brokers import NO_MOSQUITTO, find_mosquitto
-from support.cells import UNDER_WAY, Bundles, Cell, Seen, run_cell, table
+from support.cells import FROM_OUTSIDE, UNDER_WAY, Bundles, Cell, Seen, run_cell, table
 from support.proving import Proof, Setting, Short, Skipped, main
 
 _AT_ONCE = 2
 _QUICK_KINDS = KINDS[:2]
+_WITHIN = [state for state in UNDER_WAY if state is not State.ROLLING_BACK]
+_WITHIN_S = 1.5
+_MOMENTS, _QUICK_MOMENTS = 10, 2
 _NOT_ON_THE_WAY = (State.DOWNLOADING, State.ROLLING_BACK)
 
 
@@ -52,6 +56,17 @@ class Grid:
             setting, [Cell(state, "kill", back=True) for state in UNDER_WAY if state not in _NOT_ON_THE_WAY]
         )
         return _figure(row, [seen.cell.state.value for seen in row])
+
+    def any_moment(self, setting: Setting) -> str:
+        """Proves the same for moments within the states: nobody says when a process dies."""
+        chance = random.Random(4)
+        cells = [
+            Cell(chance.choice(_WITHIN), kind, after_s=chance.uniform(0, _WITHIN_S))
+            for kind in FROM_OUTSIDE
+            for _ in range(_QUICK_MOMENTS if setting.quick else _MOMENTS)
+        ]
+        row = self._struck(setting, cells)
+        return _figure(row, [str(cell) for cell in cells])
 
     def _struck(self, setting: Setting, cells: Sequence[Cell]) -> list[Seen]:
         if find_mosquitto() is None:
@@ -95,8 +110,9 @@ def _run() -> int:
     claim = "struck in this state in every way, it ends as the table of states says, and the line goes on"
     try:
         back = Proof("grid.way_back", "a rollback on command, killed in every state, ends likewise", grid.way_back)
+        any_moment = Proof("grid.any_moment", "the daemon or its engines die at any moment", grid.any_moment)
         rows = tuple(Proof(f"grid.{state.value}", claim, grid.row(state)) for state in UNDER_WAY)
-        code = main("prove-grid", (*CRASHES, *rows, back))
+        code = main("prove-grid", (*CRASHES, *rows, back, any_moment))
         if grid.cells:
             print(grid.summary())
         return code

@@ -159,6 +159,7 @@ def _wrong_clock(setting: Setting, seconds: float, code: str) -> str:
         station.here.terminate()
         station.here.daemon = usual
         _start(station)
+        station.here.struck_at_s = 0.0  # how long it was without a unit, no clock could tell
         ends(station, requests[0], "committed")
         return f"{told[:150]}; with the right clock: committed; {closed(station, '1', '2')}"
 
@@ -188,12 +189,14 @@ def _corrupt_state(setting: Setting) -> str:
         code = refused(station, "state_lost", "", lambda: station.send(good))
         (setting.directory / "state" / "models.lost").unlink()
         ends(station, station.send(good), "committed")
+        station.here.terminate()  # the warning stands until the next start
+        _start(station)
         return f"factory model, {code}; without the marker: committed; {closed(station, '1', '2', '1', '2')}"
 
 
 def _ghost(setting: Setting) -> str:
     """A factory reset forgets everything, and the broker still has the command: one that is still good is obeyed
-    again, one that is not is refused; the station cannot know more."""
+    again, one that is not is refused; the station cannot know more. The outbox stays: the units are counted by it."""
     with rolling(setting.directory) as station:
         good = tiny_bundle(station.usb / "good", seq=2, version="2")
         request = station.send(good)

@@ -49,7 +49,10 @@ from support.recorded import Call, await_recorder, record
 from support.releases import small
 
 Snapshot = Dict[str, Any]
-_WAY = (State.STAGED, State.BUILDING, State.LOADING, State.WARMING, State.GOLDEN, State.SHADOW, State.SWITCHING)
+_WAY = (
+    State.STAGED, State.BUILDING, State.LOADING, State.WARMING, State.GOLDEN, State.SHADOW, State.SWITCHING,
+    State.PROBATION,
+)  # fmt: skip
 _BUNDLES = 4
 _STARTS_IN_VAIN = 4
 _QUICK_EVERY = 20
@@ -72,7 +75,7 @@ def prepare(directory: Path) -> None:
 
 @dataclass
 class Life:
-    """A station in *state*, which tells *mark* after each thing that it has done. *once*: it was one transaction."""
+    """A station in *state*, which tells *mark* after each thing that it has done."""
 
     state: Path
     home: Path
@@ -103,7 +106,7 @@ class Life:
         return journey
 
     def told(self, store: Store) -> None:
-        """That is so from now on, whatever happens."""
+        """It is so from now on, whatever happens."""
         self.mark(snapshot(store))
 
     def live(self) -> None:
@@ -165,7 +168,7 @@ class Life:
             if fails:
                 return journey.ledger.move(rollout, State.FAILED, "disagreement", "it is bad", quarantine="it is bad")
             rollout = journey.keep_gate(rollout, "shadow", {"units": 300})
-        return journey.move(rollout, {**dict(zip(_WAY, _WAY[1:])), State.SWITCHING: State.PROBATION}[rollout.state])
+        return journey.move(rollout, dict(zip(_WAY, _WAY[1:]))[rollout.state])
 
     def collect(self, journey: Journey) -> None:
         """What a start does: no pointer changes."""
@@ -189,9 +192,7 @@ def _command(home: Path, bundle: int | None, seq: int) -> dict[str, Any]:
     if bundle is not None:
         manifest = (home / "usb" / str(bundle) / MANIFEST).read_bytes()
         sha256 = hashlib.sha256(manifest).hexdigest()
-        fields["target"] = {
-            "manifest_sha256": sha256, "release_seq": bundle, "source": "usb", "path": str(bundle),
-        }  # fmt: skip
+        fields["target"] = {"manifest_sha256": sha256, "release_seq": bundle, "source": "usb", "path": str(bundle)}
     return fields
 
 
@@ -251,11 +252,9 @@ class Check:
     def _problems(self, life: Life, before: Snapshot, next_: Snapshot) -> Iterator[str]:
         with closing(Store(life.models)) as store:
             found = snapshot(store)
-            yield from (
-                f"{key} is {found[key]}; was {before[key]}, would be {next_[key]}"
-                for key in found
-                if found[key] not in (before[key], next_[key])
-            )
+            for key, value in found.items():
+                if value not in (before[key], next_[key]):
+                    yield f"{key} is {value}; was {before[key]}, would be {next_[key]}"
             if _at_once(found) not in (_at_once(before), _at_once(next_)) and next_["rollout"][1] != _IN_STEPS:
                 yield f"half of it: {found}; was {before}, would be {next_}"
             self._verify(store, life.root)
@@ -281,10 +280,9 @@ class Check:
             yield f"went on from {resumed.state.value} to {end.state.value}, and the pointers are {pointers}"
         if end.attempts > MAX_ATTEMPTS:
             yield f"{end.attempts} attempts"
-        if any(after < before for before, after in zip(found["floors"], [
-            floors.release_seq, floors.command_seq, floors.signed_time,
-        ])):  # fmt: skip
-            yield f"a floor fell: {found['floors']}, then {floors}"
+        now = [floors.release_seq, floors.command_seq, floors.signed_time]
+        if any(after < before for before, after in zip(found["floors"], now)):
+            yield f"a floor fell: {found['floors']}, then {now}"
 
     def _verify(self, store: Store, root: Root) -> None:
         """Every release that a pointer names is there, and every byte of it is signed for."""
@@ -337,13 +335,8 @@ def _judged(setting: Setting, calls: Sequence[Call], told: Sequence[Snapshot], c
     return figure
 
 
-CRASHES = (
-    Proof(
-        "crash.power_cut",
-        "whatever a power cut leaves of unsynchronised writes: the committed model is there, floors stay, rollouts end",
-        power_cuts,
-    ),
-)
+_CLAIM = "whatever is lost of unsynchronised writes, the committed model is there, floors stay, and rollouts end"
+CRASHES = (Proof("crash.power_cut", _CLAIM, power_cuts),)
 
 
 def _main(directory: Path) -> None:

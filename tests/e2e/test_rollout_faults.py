@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 pytest.importorskip("torch", reason="needs torch: make setup")
@@ -18,22 +20,29 @@ pytestmark = [
     pytest.mark.skipif(find_mosquitto() is None, reason="needs Mosquitto: apt-get install mosquitto"),
 ]
 
-_CELLS = {
-    "exception": State.VERIFYING,
+_CELLS = {  # the long ones first
     "kill": State.PROBATION,
-    "worker": State.SHADOW,
     "hang": State.SWITCHING,
+    "worker": State.SHADOW,
+    "exception": State.VERIFYING,
     "enospc": State.DOWNLOADING,
     "eio": State.STAGED,
 }
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return Bundles.made_in(tmp_path_factory.mktemp("bundles"))
+def struck(tmp_path_factory):
+    """What became of each, by its kind; two stations run at once."""
+    directory = tmp_path_factory.mktemp("cells")
+    bundles = Bundles.made_in(directory)
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            kind: pool.submit(run_cell, directory / kind, Cell(state, kind), bundles)
+            for kind, state in _CELLS.items()
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rollout_that_is_struck_ends_as_the_table_says_and_the_line_goes_on(kind, bundles, tmp_path):
-    seen = run_cell(tmp_path, Cell(_CELLS[kind], kind), bundles)
+def test_a_rollout_that_is_struck_ends_as_the_table_says_and_the_line_goes_on(kind, struck):
+    seen = struck[kind].result()
     assert not seen.problems, seen.line()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -36,6 +38,7 @@ _SEEDED_SEQ = 7
 _MAX_DEATHS = 1  # each cell has one strike
 _RECORD = re.compile(r"^(?=\d\d:\d\d:\d\d )", re.MULTILINE)
 _ASKED_FOR = "RuntimeError: a fault that was asked for\n"
+FROM_OUTSIDE = ("daemon", "engines")
 UNDER_WAY = tuple(RESTART)
 """All states in which a rollout can be struck."""
 _WITHOUT_A_CANDIDATE = list(STEPS)[: list(STEPS).index(State.WARMING)]
@@ -59,25 +62,32 @@ class Bundles:
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a rollout is struck, and how; *back*: one that a rollback command begins."""
+    """Where a rollout is struck, and how: by the daemon itself, on entering *state*; or from outside, by SIGKILL of
+    the `daemon` or of all `engines`, so long after. *back*: one that a rollback command begins."""
 
     state: State
     kind: str
     back: bool = False
+    after_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.state.value}-{self.kind}{'-back' if self.back else ''}"
+        later = f"-{self.after_s:.2f}s" if self.kind in FROM_OUTSIDE else ""
+        return f"{self.state.value}-{self.kind}{later}{'-back' if self.back else ''}"
 
     @property
-    def end(self) -> State:
+    def ends(self) -> tuple[State, ...]:
         """What the table of states promises: a crash or a hang goes on or goes back, a failure ends it, and without
-        its engines a rollout ends as soon as it needs one of its own."""
+        its engines a rollout ends as soon as it needs one of its own. From outside the state is not known so well."""
+        if self.kind == "daemon":
+            return (State.COMMITTED, State.ROLLED_BACK)
+        if self.kind == "engines":
+            return (State.COMMITTED, State.FAILED, State.ROLLED_BACK)
         if self.kind in ("kill", "hang"):
             resume_at = RESTART[self.state].resume_at
-            return resume_at if resume_at in FINAL else State.COMMITTED
+            return (resume_at if resume_at in FINAL else State.COMMITTED,)
         if self.kind == "worker" and self.state in _WITHOUT_A_CANDIDATE:
-            return State.COMMITTED
-        return end_for(self.state)
+            return (State.COMMITTED,)
+        return (end_for(self.state),)
 
 
 @dataclass
@@ -120,7 +130,9 @@ class _Run:
         self.models = directory / "state" / "models"
         self.floors = [Floors(0, 0, 0)]
         self.cell = seen.cell
-        extra = {FAULT: f"{self.cell.state.value}:{self.cell.kind}", ONCE: str(self.struck)}
+        extra = {ONCE: str(self.struck)}
+        if self.cell.kind in KINDS:
+            extra[FAULT] = f"{self.cell.state.value}:{self.cell.kind}"
         if self.cell.kind == "hang":
             extra[HANG_S] = _HANG_S
         station.here.daemon = self.daemon = DaemonProcess(station.here.daemon.config, **extra)
@@ -151,9 +163,25 @@ class _Run:
         if goes_back:
             self._await(lambda: self.station.rollout(request).get("state") == "probation", "probation")
             self.station.send(action="rollback", of=request)
+        if self.cell.kind in FROM_OUTSIDE:
+            self._strike(request)
         self._await(lambda: self.station.rollout(request).get("finished"), f"the end of {request}")
         found = self.station.rollout(request)
         self.seen.end, self.seen.code, self.seen.attempts = found["state"], found["code"], found["attempts"]
+
+    def _strike(self, request: str) -> None:
+        """From outside, in that state or a little later."""
+        there = {state.value for state in (*UNDER_WAY[UNDER_WAY.index(self.cell.state) :], *FINAL)}
+        self._await(
+            lambda: self.station.rollout(request).get("state") in there, f"{request} is {self.cell.state.value}"
+        )
+        time.sleep(self.cell.after_s)
+        if self.cell.kind == "daemon":
+            self.daemon.kill()
+        else:
+            for pid in self.daemon.workers("engine"):
+                os.kill(pid, signal.SIGKILL)
+        self.struck.touch()
 
     def _await(self, true: Callable[[], object], what: str) -> None:
         """Until *true*; restarts a daemon that has died, and listens to what the station says of its floors."""
@@ -188,10 +216,10 @@ class _Run:
         here, problems = self.station.here, self.seen.problems
         if not self.struck.exists():
             problems.append("the fault never struck")
-        wanted = self.cell.end.value
-        if self.seen.end != wanted:
-            problems.append(f"expected {wanted}; {self._last_words()}")
-        if self.seen.deaths != (self.cell.kind == "kill"):
+        wanted = [state.value for state in self.cell.ends]
+        if self.seen.end not in wanted:
+            problems.append(f"expected {' or '.join(wanted)}; {self._last_words()}")
+        if self.seen.deaths != (self.cell.kind in ("kill", "daemon")):
             problems.append(f"the daemon died {self.seen.deaths} times")
         log = "".join(record for record in _RECORD.split(here.daemon.log()) if _ASKED_FOR not in record)
         result = audit(here.collector, here.outbox, log, None)
@@ -292,14 +320,11 @@ def _seed(models: Path, bundles: Bundles, root: Path, *, back: bool) -> str:
 
 def table(cells: Mapping[tuple[State, str], Seen]) -> str:
     """States down, kinds across; a cell that is broken is marked."""
-    widths = [max(len(kind), *(len(_entry(cells.get((state, kind)))) for state in UNDER_WAY)) for kind in KINDS]
-    rows = [
-        ("", *KINDS),
-        *((state.value, *(_entry(cells.get((state, kind))) for kind in KINDS)) for state in UNDER_WAY),
-    ]
-    return "\n".join(
-        f"{row[0]:<13}" + "  ".join(f"{text:<{width}}" for text, width in zip(row[1:], widths)) for row in rows
-    )
+    states = [state for state in UNDER_WAY if any(state is there for there, _ in cells)]
+    rows = [[state.value, *(_entry(cells.get((state, kind))) for kind in KINDS)] for state in states]
+    lines = [["", *KINDS], *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def _entry(seen: Seen | None) -> str:

@@ -92,8 +92,7 @@ class Disk:
         if handler is None:
             if call.name in ("clone", "clone3", "fork", "vfork"):
                 raise Short("it starts a process, which is not looked on")
-            touched = [self._open.get(call.fd(index)) for index, each in enumerate(call.arguments) if _is_number(each)]
-            if any(touched):
+            if any(isinstance(each, str) and each.isdigit() and int(each) in self._open for each in call.arguments):
                 raise Short(f"{call.name} is not known here")
             return False
         return bool(handler(call))
@@ -346,7 +345,3 @@ def laid_out(tree: Tree, directory: Path) -> Path:
         else:
             (directory / path).write_bytes(data)
     return directory
-
-
-def _is_number(argument: str | bytes) -> bool:
-    return isinstance(argument, str) and argument.isdigit()

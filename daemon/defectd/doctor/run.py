@@ -18,7 +18,7 @@ from defectd.doctor.checks.disk import check_disk
 from defectd.doctor.checks.machine import check_board, check_clock, check_clocks, check_memory
 from defectd.doctor.checks.model import check_model
 from defectd.doctor.checks.pauses import check_pauses
-from defectd.doctor.checks.service import check_service
+from defectd.doctor.checks.service import check_service, check_web
 from defectd.doctor.checks.software import check_opencv, check_python, check_tensorrt, check_torch
 from defectd.doctor.patient import Occupancy, Patient, Places, occupancy_of
 from defectd.doctor.report import Finding, Report, error
@@ -57,6 +57,7 @@ STEPS: Sequence[Step] = (
     Step("cameras", "taking a picture with each camera", check_cameras),
     Step("speed", "measuring the model with and without pauses, up to a minute", check_pauses),
     Step("service", "asking systemd", check_service),
+    Step("service", "", check_web),
 )
 
 

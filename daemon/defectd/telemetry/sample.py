@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping
+
+ROOT_VARIABLE = "DEFECTD_SYSFS_ROOT"
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,14 @@ class Roots:
     proc: Path = Path("/proc")
     etc: Path = Path("/etc")
     var: Path = Path("/var")
+
+    @staticmethod
+    def of_environment() -> Roots:
+        """The machine's own, but for those of sys, proc, etc and var that are below the folder DEFECTD_SYSFS_ROOT."""
+        folder = os.environ.get(ROOT_VARIABLE, "")
+        if not folder:
+            return Roots()
+        return Roots(**{name: path for name in ("sys", "proc", "etc", "var") if (path := Path(folder) / name).is_dir()})
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def check_devices(patient: Patient) -> Iterator[Finding]:
 def _openable(nodes: list[Path], user: str, *, must: bool) -> Finding:
     closed = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
     if not closed:
-        return ok("devices", f"{user} may open the GPU: {_names(nodes)}", nodes=[str(node) for node in nodes])
+        return ok("devices", f"{user} may open the GPU's {len(nodes)} nodes", nodes=[str(node) for node in nodes])
     finding = error if must else warning
     found = f"{user} may not open {', '.join(map(str, closed))}: CUDA does not start without"
     return finding("devices", found, _join(user, groups_of(closed)))
@@ -131,7 +131,7 @@ def check_jtop(patient: Patient) -> Iterator[Finding]:
     elif not wanted and (version is None or not socket.exists()):
         yield ok("jtop", "not used; telemetry comes from sysfs, which has what throttling needs")
     elif version is None:
-        yield warning("jtop", "telemetry.jtop is set, but jetson-stats is not installed for this Python: sysfs has to do",
+        yield warning("jtop", "telemetry.jtop is set, but this Python has no jetson-stats: sysfs has to do",
                       "pip install 'defectd[jtop]', of the version that the service has (jtop --version)")  # fmt: skip
     elif not socket.exists():
         yield warning("jtop", f"jetson-stats {version} is installed, but its service does not run",
@@ -153,8 +153,9 @@ def _asked(version: str) -> Finding:
         source.stop()
     if reading is not None:
         return ok("jtop", f"jetson-stats {version}, its service answers", version=version)
-    found = f"jetson-stats {version}: {trouble or f'its service says nothing within {_JTOP_S:g} s'}"
-    return warning("jtop", found, "sudo systemctl restart jtop; sysfs has to do meanwhile", version=version)
+    frozen = f"its service says nothing within {_JTOP_S:g} s: sudo systemctl restart jtop"
+    found = f"jetson-stats {version} has no reading: sysfs has to do"
+    return warning("jtop", found, trouble or frozen, version=version)
 
 
 def _jtop_version() -> str | None:

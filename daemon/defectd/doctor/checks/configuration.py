@@ -12,7 +12,7 @@ from defectd.doctor.report import Finding, error, ok, skipped, warning
 
 def check_settings(patient: Patient) -> Iterator[Finding]:
     """What `defectd check` says, and whether this user sees what the daemon's user sees."""
-    again = f"correct it, then: defectd check --config {patient.config} (keys and values: docs/configuration.md)"
+    again = f"correct it in {patient.config}; docs/configuration.md has every key, docs/models.md what a model needs"
     for problem in patient.problems:
         found = problem[len(str(patient.config)) + 2 :] if problem.startswith(f"{patient.config}: ") else problem
         yield error("settings", found, again)

@@ -1,7 +1,8 @@
-"""systemd: does the station come back by itself, and does somebody watch whether it works?"""
+"""systemd: does the station come back by itself, and does somebody watch whether it works? And its web port."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 from typing import Iterator, Mapping
@@ -24,6 +25,23 @@ def check_service(patient: Patient) -> Iterator[Finding]:
         yield skipped("service", properties)
         return
     yield from service_findings(properties, patient.config, patient)
+
+
+def check_web(patient: Patient) -> Iterator[Finding]:
+    """A port that is taken keeps the daemon from starting."""
+    web = None if patient.settings is None else patient.settings.web
+    if web is None or patient.busy:
+        return
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(web.host, web.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as problem:
+        yield error("web", f"{web.host}:{web.port}: {problem.strerror or problem}", "set another web.port, or see who "
+                    f"has it: sudo ss -ltnp 'sport = :{web.port}'")  # fmt: skip
+    else:
+        yield ok("web", f"{web.host}:{web.port} is free")
 
 
 def _properties() -> Mapping[str, str] | str:

@@ -1,0 +1,91 @@
+"""systemd, asked and told."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from station.places import SERVICE, DeployError, run
+
+_SHOWN = "ActiveState,SubState,Result,NRestarts,StatusText,MainPID,InvocationID,ActiveEnterTimestampMonotonic"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the daemon's service stands. `active` means READY: it is of Type=notify."""
+
+    active: str
+    sub: str
+    result: str
+    restarts: int
+    status: str
+    invocation: str
+
+    @property
+    def broker_connected(self) -> bool:
+        """As the daemon says of itself."""
+        return re.search(r"\bbroker connected\b", self.status) is not None
+
+
+def look(unit: str = SERVICE) -> Unit:
+    """Now."""
+    told = run(["systemctl", "show", unit, "--property", _SHOWN])
+    found = dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+    return Unit(
+        found.get("ActiveState", "unknown"),
+        found.get("SubState", ""),
+        found.get("Result", ""),
+        int(found.get("NRestarts") or 0),
+        found.get("StatusText", ""),
+        found.get("InvocationID", ""),
+    )
+
+
+def tell(*words: str, timeout_s: float = 120.0) -> None:
+    """systemctl. Raises DeployError with its own words."""
+    told = run(["systemctl", *words], timeout_s=timeout_s)
+    if told.returncode != 0:
+        raise DeployError(f"systemctl {' '.join(words)}: {(told.stderr or told.stdout).strip()}")
+
+
+def journal_tail(since_s: float, lines: int = 30) -> list[str]:
+    """What the daemon has said since *since_s* (Unix time), the last *lines*."""
+    told = run(
+        ["journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}", f"--since=@{int(since_s)}",
+         f"--unit={SERVICE}"],
+    )  # fmt: skip
+    return [line for line in told.stdout.splitlines() if not line.startswith("-- ")]
+
+
+def wait_ready(within_s: float, restarts_allowed: int = 1) -> str | None:
+    """Until it is READY; else why not, in words. A start that fails again and again is not waited for to the end."""
+    ends_s = time.monotonic() + within_s
+    while True:
+        unit = look()
+        if unit.active == "active":
+            return None
+        if unit.restarts > restarts_allowed:
+            return f"it ended {unit.restarts} times before it was READY ({unit.result})"
+        if unit.active in ("failed", "inactive") and unit.sub not in ("auto-restart", "start-pre"):
+            return f"the service is {unit.active} ({unit.result})"
+        if time.monotonic() > ends_s:
+            return f"it was not READY within {within_s:.0f} s: {unit.status or unit.sub}"
+        time.sleep(0.25)
+
+
+def wait_steady(for_s: float, verdict_of: Callable[[], Optional[str]]) -> str | None:
+    """Watch it for *for_s* after READY; else why not, in words. *verdict_of* is asked meanwhile: a refusal ends it."""
+    ends_s = time.monotonic() + for_s
+    first = look()
+    while True:
+        refusal = verdict_of()
+        if refusal is not None:
+            return refusal
+        unit = look()
+        if unit.active != "active" or unit.invocation != first.invocation:
+            return f"it was READY and then ended ({unit.result}, {unit.active})"
+        if time.monotonic() > ends_s:
+            return None
+        time.sleep(0.5)
