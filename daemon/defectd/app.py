@@ -173,6 +173,7 @@ def build(checked: Checked) -> Daemon:
     rollouts = build_rollouts(
         settings, recipe, committed, boot_id, engines, faults,
         busy=lambda: chooser.doing if chooser is not None else "",
+        latest_sample=lambda: sampler.latest,
         record=outbox.put,
         progress=lambda message: publisher.tell(topics.model_progress, message),
         changed=publisher.announce,

@@ -18,7 +18,9 @@ from defectd.models.store import Store
 from defectd.rollout.admission import Place
 from defectd.rollout.ports import Ports
 from defectd.rollout.rollouts import Rollouts
+from defectd.rollout.vitals import vitals_of
 from defectd.settings import RolloutSource, Settings
+from defectd.telemetry.sample import DeviceSample
 
 _BITS_PER_BYTE = 8
 
@@ -37,6 +39,7 @@ def build_rollouts(
     engines: Engines,
     faults: Faults,
     busy: Callable[[], str],
+    latest_sample: Callable[[], DeviceSample | None],
     record: Callable[[RolloutEvent], None],
     progress: Callable[[ModelProgress], None],
     changed: Callable[[], None],
@@ -64,6 +67,7 @@ def build_rollouts(
         engines=engines,
         faults=faults,
         busy=busy,
+        vitals=lambda: vitals_of(latest_sample()),
         record=record,
         progress=progress,
         changed=changed,

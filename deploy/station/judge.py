@@ -69,6 +69,7 @@ def judge(places: Places) -> Dict[str, Any]:
     if order is None:
         return {"changed": False}
     why = order["back"]
+    order["ready"] = False
     if why is None:
         order["attempts"] += 1
         write_json(places.order, order)
@@ -98,14 +99,14 @@ def _try(places: Places, order: Dict[str, Any]) -> str | None:
     try:
         _stop()
         _put(places, order["to"], places.deploy / "station.toml.wanted")
+        order["started_s"] = time.time()  # what is younger comes from the new one
         _start()
     except (DeployError, OSError) as error:
         return str(error)
     refusal = service.wait_ready(order["ready_s"])
     if refusal is not None:
         return refusal
-    order["ready_at_s"], order["down_s"] = time.time(), round(time.time() - stopped_s, 1)
-    order["stopped_s"] = stopped_s
+    order["ready"], order["down_s"] = True, round(time.time() - stopped_s, 1)
     write_json(places.order, order)
     return service.wait_steady(order["watch_s"], lambda: _refused(places, order["id"]))
 
@@ -178,8 +179,8 @@ def wait_for(places: Places, order_id: str, within_s: float, *, until_ready: boo
         if outcome is not None and outcome.get("id") == order_id:
             return {"changed": False, "ended": True, **outcome}
         order = read_json(places.order)
-        if order is not None and order["id"] == order_id and until_ready and "ready_at_s" in order and not order["back"]:
-            return {"changed": False, "ended": False, "down_s": order["down_s"], "stopped_s": order["stopped_s"]}
+        if order is not None and order["id"] == order_id and until_ready and order.get("ready") and not order["back"]:
+            return {"changed": False, "ended": False, "down_s": order["down_s"], "started_s": order["started_s"]}
         time.sleep(0.25)
     raise DeployError(f"the station did not say within {within_s:.0f} s how the switch ended; see journalctl -u {JUDGE}")
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=daemon:tests python -m acceptance.prove_grid [--list] [--only NAME] [--quick]
 
-Each cell is a real station with its broker; two run at once. --quick strikes with the first and the second kind only.
+Each cell is a real station with its broker; two run at once. --quick: the first two kinds of strikes, fewer moments.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from support.proving import Proof, Setting, Short, Skipped, main
 _AT_ONCE = 2
 _QUICK_KINDS = KINDS[:2]
 _WITHIN = [state for state in UNDER_WAY if state is not State.ROLLING_BACK]
-_WITHIN_S = 1.5
-_MOMENTS, _QUICK_MOMENTS = 10, 2
+_LATER_S = 1.5
+_MOMENTS, _QUICK_MOMENTS, _SEED = 10, 2, 4
 _NOT_ON_THE_WAY = (State.DOWNLOADING, State.ROLLING_BACK)
 
 
@@ -59,9 +59,9 @@ class Grid:
 
     def any_moment(self, setting: Setting) -> str:
         """Proves the same for moments within the states: nobody says when a process dies."""
-        chance = random.Random(4)
+        chance = random.Random(_SEED)
         cells = [
-            Cell(chance.choice(_WITHIN), kind, after_s=chance.uniform(0, _WITHIN_S))
+            Cell(chance.choice(_WITHIN), kind, after_s=chance.uniform(0, _LATER_S))
             for kind in FROM_OUTSIDE
             for _ in range(_QUICK_MOMENTS if setting.quick else _MOMENTS)
         ]

@@ -10,10 +10,14 @@ from __future__ import annotations
 import logging
 import sys
 
+from acceptance.telemetry_clock import CLOCK
+from acceptance.telemetry_cost import COST
 from acceptance.telemetry_heat import HEAT
+from acceptance.telemetry_jtop import JTOP
+from acceptance.telemetry_trees import TREES
 from support.proving import main
 
-PROOFS = (*HEAT,)
+PROOFS = (*TREES, *HEAT, *JTOP, *COST, *CLOCK)
 
 if __name__ == "__main__":
     logging.getLogger("paho").setLevel(logging.CRITICAL)  # it calls it an error that a sender has hung up

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +40,7 @@ _MAX_DEATHS = 1  # each cell has one strike
 _RECORD = re.compile(r"^(?=\d\d:\d\d:\d\d )", re.MULTILINE)
 _ASKED_FOR = "RuntimeError: a fault that was asked for\n"
 FROM_OUTSIDE = ("daemon", "engines")
+"""Kinds of strikes beside injection's."""
 UNDER_WAY = tuple(RESTART)
 """All states in which a rollout can be struck."""
 _WITHOUT_A_CANDIDATE = list(STEPS)[: list(STEPS).index(State.WARMING)]
@@ -180,7 +182,8 @@ class _Run:
             self.daemon.kill()
         else:
             for pid in self.daemon.workers("engine"):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.struck.touch()
 
     def _await(self, true: Callable[[], object], what: str) -> None:

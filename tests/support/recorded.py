@@ -23,7 +23,7 @@ _TRACED = (
     "fork,vfork"
 )
 _HOW = ("-qq", "-xx", "-s", str(1 << 28), "-e", f"trace={_TRACED}")
-_ATTACHED_WITHIN_S, _ENDS_WITHIN_S = 15.0, 120.0
+_ATTACHED_WITHIN_S, _SETTLES_S, _ENDS_WITHIN_S = 15.0, 0.3, 120.0
 _PR_SET_PTRACER, _ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
 _LINE = re.compile(r"(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)(.*)$", re.DOTALL)
 _ARGUMENT = re.compile(r'\s*("(?:\\x[0-9a-f]{2})*"(?:\.\.\.)?|\{[^}]*\}|\[[^\]]*\]|[^,"{\[]+)(?:,|$)')
@@ -75,6 +75,7 @@ def _await_attached(pid: int, tracer: subprocess.Popen[str]) -> None:
             raise Skipped(f"strace may not look on here: {tracer.communicate()[1].strip()}")
         status = Path(f"/proc/{pid}/status").read_text()
         if "TracerPid:\t0\n" not in status:
+            time.sleep(_SETTLES_S)  # attached, it still has to be told to look at calls
             return
         time.sleep(0.01)
     raise Skipped("strace does not attach")

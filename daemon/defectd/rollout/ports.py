@@ -17,6 +17,7 @@ from defectd.models.bundle import Bundle
 from defectd.models.store import Store
 from defectd.models.trust import Root
 from defectd.rollout.admission import Place
+from defectd.rollout.vitals import Vitals
 
 
 class Failed(Exception):
@@ -72,6 +73,7 @@ class Ports:
     engines: Staging
     faults: Faults
     busy: Callable[[], str]
+    vitals: Callable[[], Vitals]
     record: Callable[[RolloutEvent], None]
     progress: Callable[[ModelProgress], None]
     changed: Callable[[], None]

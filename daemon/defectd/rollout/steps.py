@@ -24,7 +24,6 @@ from defectd.rollout.ports import Failed
 from defectd.rollout.probation_gate import ProbationGate
 from defectd.rollout.shadow_gate import ShadowGate
 from defectd.rollout.states import State
-from defectd.rollout.vitals import read_vitals
 from defectd.storage import sync_directory
 
 log = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ def build(journey: Journey, rollout: Rollout) -> Rollout:
             raise Failed("golden", f"no runtime answers like the original model on this device: {tried}", blame=True)
     journey.plans = planner.first_plans()
     policy = journey.command_of(rollout).policy
-    needed_mb, free_mb = planner.memory_mb(journey.plans[0]), read_vitals().free_mb
+    needed_mb, free_mb = planner.memory_mb(journey.plans[0]), journey.ports.vitals().free_mb
     journey.beside = free_mb is None or free_mb - needed_mb >= policy.min_free_mb
     if not journey.beside and not policy.allow_pause:
         raise Failed(
@@ -206,7 +205,7 @@ def watch_probation(journey: Journey, rollout: Rollout) -> Rollout:
         for unit in journey.watch.take_judged():
             gate.add(unit)
         if monotonic_ns() >= due_ns:
-            verdict, due_ns = gate.check(monotonic_ns(), read_vitals()), monotonic_ns() + _CHECK_EVERY_NS
+            verdict, due_ns = gate.check(monotonic_ns(), journey.ports.vitals()), monotonic_ns() + _CHECK_EVERY_NS
         journey.say(f"{gate.units} units decided by the candidate", gate.share)
         journey.check_candidate()
         journey.breathe(_ROUND_S if verdict is None else 0.0)

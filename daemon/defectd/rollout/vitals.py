@@ -1,18 +1,10 @@
-"""What the machine has left: memory and temperature, as the kernel tells. What cannot be read is no error."""
+"""What the machine has left: memory and temperature. What is not known is no reason to stop."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from defectd.engine.background import available_memory_mb
-
-_PLAUSIBLE_C = (-60.0, 150.0)
-"""Zones that are off say -256, or 2^31 / 1000, or the like."""
-_CONSTANT_ZONES = ("PMIC-Die",)
-"""Xavier: always 100 °C."""
+from defectd.telemetry.sample import DeviceSample
 
 
 @dataclass(frozen=True)
@@ -41,29 +33,9 @@ class Vitals:
         return f"the hottest zone has {self.hottest_c:.1f} °C, {most_c} °C are allowed (max_temp_c); look at the fan"
 
 
-def read_vitals(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Vitals:
-    """Now. Never raises for what the machine does not tell."""
-    zones = [_zone_c(zone) for zone in sorted(sys.glob("class/thermal/thermal_zone*"))]
-    return Vitals(
-        free_mb=available_memory_mb(proc / "meminfo"),
-        hottest_c=max((celsius for celsius in zones if celsius is not None), default=None),
-    )
-
-
-def _zone_c(zone: Path) -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        if _read(zone / "type") not in _CONSTANT_ZONES:
-            celsius = int(_read(zone / "temp")) / 1000
-            low, high = _PLAUSIBLE_C
-            return celsius if low < celsius < high else None
-    return None
-
-
-def _read(path: Path) -> str:
-    """Raises OSError. Not `read_text`: the zone of a GPU that is switched off answers EAGAIN, on which Python's
-    buffered reading raises TypeError. One attempt; it says so for as long as the GPU is off."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 64).decode("ascii", "replace").strip("\0\n ")
-    finally:
-        os.close(descriptor)
+def vitals_of(sample: DeviceSample | None) -> Vitals:
+    """From the latest look at the machine; None: there was none yet."""
+    if sample is None:
+        return Vitals()
+    free_mb = sample.mem_available_mb
+    return Vitals(None if free_mb is None else int(free_mb), sample.hottest_c)

@@ -55,7 +55,7 @@ class Ears:
 
 
 class Sampler:
-    """`inspected` may be called from any thread; `conditions` and `sheds` may be read from any."""
+    """`inspected` may be called from any thread; `latest`, `conditions` and `sheds` may be read from any."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Sampler:
         self._asked_to_slow: Level | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self.latest: DeviceSample | None = None
         self.conditions: Conditions | None = None
         self.sheds = False
 
@@ -114,6 +115,7 @@ class Sampler:
     def _look(self) -> DeviceSample:
         sample = self._sampled()
         self._samples.append(sample)
+        self.latest = sample
         self._felt.look(read_pressure(self._roots, sample.at_ns))
         for change in self._throttling.update(sample):
             self._tell_throttling(change)

@@ -26,6 +26,7 @@ from defectd.messaging.topics import Topics
 _TCP_S, _ANSWER_S = 5.0, 10.0
 _SOON_DAYS = 30
 _SLOW_MS = 1000.0
+_MEANWHILE = "units are judged all the same, their events wait on disk"
 Protocol = Literal["5", "3.1.1"]
 Found = TypeVar("Found")
 
@@ -67,10 +68,10 @@ def _address(broker: Broker) -> Finding:
         return error("broker", f"{broker.host} is not a name that is known here: {problem.strerror or problem}",
                      "correct mqtt.host, or the name server: resolvectl status")  # fmt: skip
     except ConnectionRefusedError:
-        return error("broker", f"{place}: nothing listens there",
+        return error("broker", f"{place}: nothing listens there; {_MEANWHILE}",
                      "start the broker, or correct mqtt.port (1883, with TLS usually 8883)")  # fmt: skip
     except (socket.timeout, TimeoutError):
-        return error("broker", f"{place} does not answer within {_TCP_S:g} s",
+        return error("broker", f"{place} does not answer within {_TCP_S:g} s; {_MEANWHILE}",
                      f"a firewall or another network: ping {broker.host}; ip route get {broker.host}")  # fmt: skip
     except OSError as problem:
         return error("broker", f"{place}: {problem.strerror or problem}", "see cable and network: ip addr; ip route")

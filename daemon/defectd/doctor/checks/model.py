@@ -12,7 +12,7 @@ from defectd.engine.selection import Terms, decision_key
 from defectd.errors import ModelError, StateError
 from defectd.model_source import ServedModel, store_directory, trusted_root
 from defectd.models.bundle import Bundle
-from defectd.models.catalog import Catalog
+from defectd.models.catalog import Catalog, DamagedStore, Release
 from defectd.models.fingerprint import device_tags, installed_versions
 from defectd.settings import Settings
 
@@ -46,6 +46,9 @@ def check_model(patient: Patient) -> Iterator[Finding]:
                 choice = known_choice(catalog, served, settings)
             finally:
                 catalog.close()
+        except DamagedStore as problem:
+            yield error("store", str(problem), "the next start puts it aside and begins anew; which commands are old is "
+                        "forgotten then, so keep the directory, and see docs/rollout.md")  # fmt: skip
         except (StateError, OSError) as problem:
             yield warning("store", f"{problem}", "look as the daemon's user: it alone may open it")
     yield _device()
@@ -68,12 +71,9 @@ def _verified(subject: str, model: ServedModel, *, vouched: bool) -> Finding:
 def _committed(catalog: Catalog, configured: ServedModel, settings: Settings) -> Generator[Finding, None, Bundle]:
     """Yields what there is to say, and returns the bundle that is served."""
     assert configured.bundle is not None
-    pointers = catalog.pointers()
-    current = pointers.get("current")
-    replaced = pointers.get("factory") not in (None, configured.sha256)
-    release = None if current is None or replaced else catalog.release(current)
-    if release is None or current == configured.sha256:
-        if replaced:
+    release = brought(catalog, configured)
+    if release is None:
+        if catalog.pointers().get("factory") not in (None, configured.sha256):
             yield ok("store", f"{configured.name} {configured.version} is new here; the next start takes it in")
         return configured.bundle
     try:
@@ -85,6 +85,16 @@ def _committed(catalog: Catalog, configured: ServedModel, settings: Settings) ->
     yield ok("served model", f"{release.name} {release.version}, which a rollout brought in place of the above; every "
              "file verified", sha256=release.manifest_sha256)  # fmt: skip
     return model.bundle or configured.bundle
+
+
+def brought(catalog: Catalog, configured: ServedModel) -> Release | None:
+    """What a rollout has put in place of the configured model, if that is still the one that it replaced. Raises
+    StateError."""
+    pointers = catalog.pointers()
+    current = pointers.get("current")
+    if current in (None, configured.sha256) or pointers.get("factory") != configured.sha256:
+        return None
+    return catalog.release(str(current))
 
 
 def _device() -> Finding:

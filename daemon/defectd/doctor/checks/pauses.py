@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Iterator, Mapping
 
 from defectd.app import build_recipe
+from defectd.committed import as_stored
 from defectd.doctor.asking import told_by
+from defectd.doctor.checks.model import brought
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, ok, skipped, warning
 from defectd.errors import DefectdError
 from defectd.model_planner import ModelPlanner
+from defectd.model_source import ServedModel, store_directory, trusted_root
+from defectd.models.store import Store
+from defectd.settings import Settings
 
 _PAUSE_S = 2.0
 _ROUNDS, _BUSY_CALLS = 6, 10
@@ -34,9 +40,8 @@ def _measure(patient: Patient) -> Finding:
     assert patient.settings is not None and patient.checked is not None
     settings = patient.settings
     try:
-        planner = ModelPlanner(patient.checked.model, None, settings, build_recipe(settings))
-        engine = planner.first_plans()[0].configuration
-    except DefectdError as problem:
+        engine = _engine(patient.checked.model, settings)
+    except (DefectdError, OSError) as problem:
         return warning("pauses", f"not measured: {problem}", "see 'runtimes' above")
     pause_s = min(settings.model.keep_warm_s or _PAUSE_S, _PAUSE_S)
     request = {
@@ -46,6 +51,23 @@ def _measure(patient: Patient) -> Finding:
     if told.trouble is not None:
         return warning("pauses", f"not measured: {told.trouble}", "see torch above")
     return pause_finding(told.facts, pause_s, settings.inspection.deadline_ms, is_jetson=patient.is_jetson)
+
+
+def _engine(configured: ServedModel, settings: Settings) -> Mapping[str, Any]:
+    """As the daemon would start it now. Only the state's owner may look into the store, where files would else become
+    somebody else's. Raises StateError, ModelError."""
+    recipe, directory = build_recipe(settings), store_directory(settings.state.directory)
+    database = directory / "models.db"
+    if configured.bundle is None or not database.exists() or database.stat().st_uid != os.geteuid():
+        return ModelPlanner(configured, None, settings, recipe).first_plans()[0].configuration
+    store = Store(directory)
+    try:
+        release = brought(store, configured)
+        root = None if settings.model.trust is None else trusted_root(settings)
+        model = configured if release is None else as_stored(release, root)
+        return ModelPlanner(model, store, settings, recipe).first_plans()[0].configuration
+    finally:
+        store.close()
 
 
 def pause_finding(facts: Mapping[str, Any], pause_s: float, deadline_ms: float, *, is_jetson: bool) -> Finding:

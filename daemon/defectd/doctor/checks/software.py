@@ -14,7 +14,6 @@ from defectd.models.fingerprint import gpu_architecture, installed_versions
 
 _PYTHONS = (3, 8), (3, 13)
 _TORCH_S, _IMPORT_S = 120.0, 45.0  # a cold Jetson loads torch from an SD card
-_CUDA_MB = 1500
 _RIGHT_WHEEL = (
     "install the torch wheel of this JetPack (docs.nvidia.com, 'Installing PyTorch for Jetson Platform'), not the one "
     "from PyPI, which is built for other GPUs"
