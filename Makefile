@@ -52,13 +52,16 @@ fuzz: setup  ## coverage-guided fuzzing of what reads commands, manifests and en
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
-prove: prove-loop prove-models prove-rollout prove-grid  ## all acceptance suites
+prove: prove-loop prove-models prove-rollout prove-grid prove-telemetry  ## all acceptance suites
 
 prove-models: setup mosquitto  ## best.pt to bundle to line; needs DEFECTD_DEEPPCB and DEFECTD_PEER_PYTHON
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_models
 
 prove-rollout: setup mosquitto  ## good and bad candidates on a running line, and the bad days of a rollout
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_rollout
+
+prove-telemetry: setup mosquitto  ## heat, clocks, latency: machines that are not here; needs prometheus and DEFECTD_JETSON_SIM
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_telemetry
 
 types-tensorrt: setup  ## the TensorRT modules against the vendor's bindings (fetches them)
 	$(BIN)/python tests/tensorrt-stubs
@@ -74,6 +77,34 @@ prove-loop: setup mosquitto  ## kill everything and count the units; bad input; 
 
 bench: setup mosquitto  ## latency and throughput beside the bare model and Ultralytics (MODEL= IMAGES=)
 	$(BIN)/python -m defectd.bench --model '$(MODEL)' $(if $(IMAGES),--images '$(IMAGES)')
+
+# MODEL has a default of its own above: only what was said on the command line goes to a station.
+DEPLOYED = HOST='$(HOST)' VERSION='$(VERSION)' CONFIG='$(CONFIG)' CHECK='$(CHECK)' ASK='$(ASK)' PURGE='$(PURGE)' WAVES='$(WAVES)' \
+  $(if $(INVENTORY),INVENTORY='$(INVENTORY)') $(if $(filter command line,$(origin MODEL)),MODEL='$(MODEL)',MODEL=)
+
+deploy:  ## install or upgrade stations: HOST=a[,b|group] (VERSION= CONFIG= MODEL= CHECK=1 ASK=1 INVENTORY=)
+	@$(DEPLOYED) ./deploy/run deploy
+
+status:  ## how stations are: HOST=
+	@$(DEPLOYED) ./deploy/run status
+
+logs:  ## their journals: HOST=
+	@$(DEPLOYED) ./deploy/run logs
+
+doctor:  ## what is wrong there, and what to do: HOST=
+	@$(DEPLOYED) ./deploy/run doctor
+
+rollback:  ## back to the release before: HOST= (VERSION=)
+	@$(DEPLOYED) ./deploy/run rollback
+
+undeploy:  ## take it out: HOST= (PURGE=1: configuration, events and models, too)
+	@$(DEPLOYED) ./deploy/run undeploy
+
+wheels:  ## fetch what stations install, before a visit to a factory without internet (TARGET=cp310-aarch64)
+	@./deploy/controller && PYTHONPATH=deploy .venv-deploy/bin/python -m wheelhouse fetch $(TARGET)
+
+lock:  ## write deploy/lock anew (TARGET=)
+	@./deploy/controller && PYTHONPATH=deploy .venv-deploy/bin/python -m wheelhouse lock $(TARGET)
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -98,4 +129,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean
+.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-telemetry types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock

@@ -42,6 +42,19 @@ _COMPILATION = 4
 """How much longer an engine may take to start that compiles what it runs; it says nothing meanwhile."""
 
 
+def terms_of(settings: Settings) -> Terms:
+    """How this station serves a model."""
+    model = settings.model
+    return Terms(
+        device=model.device,
+        precision=model.precision,
+        threads=model.threads,
+        max_detections=model.max_detections,
+        trial_s=model.trial_s,
+        build=BuildOptions(model.workspace_mb, model.dla_core),
+    )
+
+
 class ModelPlanner:
     """Plans for the engines that may serve one model on this device. Used by one thread at a time."""
 
@@ -49,14 +62,7 @@ class ModelPlanner:
         """*model* as *store* has it; without a store nothing can be built, and no runtime is chosen."""
         self.model, self._store, self._settings, self._recipe = model, store, settings, recipe
         self._bundle = model.bundle
-        self._terms = Terms(
-            device=settings.model.device,
-            precision=settings.model.precision,
-            threads=settings.model.threads,
-            max_detections=settings.model.max_detections,
-            trial_s=settings.model.trial_s,
-            build=BuildOptions(settings.model.workspace_mb, settings.model.dla_core),
-        )
+        self._terms = terms_of(settings)
 
     def first_plans(self) -> list[EnginePlan]:
         """The engine to start with, then its spares. What must be built first, or is undecided, waits for a trial.

@@ -135,9 +135,12 @@ def trusted_root(settings: Settings) -> Root:
     path, kept = settings.model.trust, kept_root(settings.state.directory)
     assert path is not None
     root = read_root(path)
-    if not kept.exists():
+    try:
+        known = read_root(kept) if kept.exists() else None
+    except OSError as error:
+        raise TrustError(f"{kept}: {error.strerror}; run this as the user whom the state belongs to") from error
+    if known is None:
         return root
-    known = read_root(kept)
     if root_to_json(root) == root_to_json(known):
         return root
     anew = f"to trust anew by hand, delete {kept}"

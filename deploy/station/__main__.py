@@ -111,6 +111,28 @@ def _look(places: Places, wish: Mapping[str, Any]) -> Result:
     return seen.look_for(wish["prefix"], seen.broker_of(settings), wish["since_s"], wish["within_s"])
 
 
+def _watch(places: Places, wish: Mapping[str, Any]) -> Result:
+    """On the controller; the broker's login comes in the environment, which others cannot read."""
+    del places
+    broker = json.loads(os.environ["STATION_BROKER"])
+    return {"changed": False, **seen.look_for(wish["prefix"], broker, wish["since_s"], wish["within_s"])}
+
+
+def _due(places: Places, wish: Mapping[str, Any]) -> Result:
+    """Whether the station must be switched, and why; changes nothing."""
+    reasons = []
+    if places.current_release() != wish["release"]:
+        reasons.append(f"release {places.current_release() or 'none'} -> {wish['release']}")
+    config = Path(wish["config"])
+    if not places.config.is_file() or places.config.read_bytes() != config.read_bytes():
+        reasons.append("configuration")
+    reasons += wish.get("reasons", [])
+    unit = service.look()
+    if unit.active != "active" and not reasons:
+        reasons.append(f"it is {unit.active}")
+    return {"changed": False, "reasons": reasons}
+
+
 def _status(places: Places, wish: Mapping[str, Any]) -> Result:
     del wish
     unit = service.look()
@@ -137,6 +159,8 @@ COMMANDS: Dict[str, Callable[[Places, Mapping[str, Any]], Result]] = {
         places, wish.get("release") or _current(places), Path(wish["config"]),
         ignored=wish.get("ignored", []), quick=wish.get("quick", True),
     ),
+    "due": _due,
+    "watch": _watch,
     "switch": _switch,
     "rollback": _rollback,
     "seen": _seen,

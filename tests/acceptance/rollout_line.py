@@ -56,7 +56,7 @@ class Ended:
     def expect(self, *ends: tuple[str, str], words: str = "") -> str:
         """The end as (state, code), and *words* in its detail. Raises Short."""
         found = (self.end["state"], self.end["code"])
-        if found not in ends or words not in self.end["detail"]:
+        if found not in ends or words.lower() not in self.end["detail"].lower():
             raise Short(f"{found}: {self.end['detail']}; expected {ends} with {words!r}; {self.figure}")
         if self.end["successful"] != (found[0] == "committed"):
             raise Short(f"{found}, but successful is {self.end['successful']}")
@@ -199,8 +199,8 @@ def _slow(setting: Setting) -> str:
 
 
 def _slower(setting: Setting) -> str:
-    """Well within the deadline, but twice as slow as the model before: the probation compares."""
-    ended = _roll(setting, lambda: Slow(network(), rounds_for(0.12)), shadow_units=15, max_slower_percent=15)
+    """Well within the deadline, but some 50 ms slower than the model before: the probation compares."""
+    ended = _roll(setting, lambda: Slow(network(), rounds_for(0.05)), shadow_units=15, max_slower_percent=15)
     told = ended.expect(("rolled_back", "too_slow"), words="p99")
     ended.judged_by("1", "2", "1")
     return f"{told}; {ended.errors()}; {_gate(ended, 'probation')}; {ended.figure}"
@@ -209,7 +209,7 @@ def _slower(setting: Setting) -> str:
 def _crashes_in_shadow(setting: Setting) -> str:
     """Its process dies after the golden pictures; the line has another one."""
     ended = _roll(setting, lambda: Crashing(network(), GOLDEN_PICTURES + 10), before=20)
-    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="SIGFPE")
+    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="sig")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -217,7 +217,7 @@ def _crashes_in_shadow(setting: Setting) -> str:
 def _crashes_in_probation(setting: Setting) -> str:
     """Its process dies with a unit, which the model before judges instead."""
     ended = _roll(setting, lambda: Crashing(network(), GOLDEN_PICTURES + _SHADOW_UNITS + 20), before=20)
-    told = ended.expect(("rolled_back", "candidate_failed"), words="SIGFPE")
+    told = ended.expect(("rolled_back", "candidate_failed"), words="sig")
     ended.judged_by("1", "2", "1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -225,7 +225,7 @@ def _crashes_in_probation(setting: Setting) -> str:
 def _hangs_in_shadow(setting: Setting) -> str:
     """It never answers; no unit waits for it."""
     ended = _roll(setting, lambda: Hanging(network(), GOLDEN_PICTURES + 10), before=20, hang_s=_HANG_S)
-    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="hang")
+    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="hung")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -235,7 +235,7 @@ def _hangs_in_probation(setting: Setting) -> str:
     time. No later one is."""
     after = GOLDEN_PICTURES + _SHADOW_UNITS + 20
     ended = _roll(setting, lambda: Hanging(network(), after), before=20, hang_s=_HANG_S)
-    told = ended.expect(("rolled_back", "candidate_failed"), words="hang")
+    told = ended.expect(("rolled_back", "candidate_failed"), words="hung")
     ended.judged_by("1", "2", "1")
     errors = [unit for unit in ended.units if unit["verdict"] == "error"]
     times_s = [wall_time_s(unit["started_at"]) for unit in errors]
@@ -246,23 +246,19 @@ def _hangs_in_probation(setting: Setting) -> str:
 
 
 def _nan(setting: Setting) -> str:
-    """One NaN among its answers, and it has decided for the last time."""
+    """One NaN among its answers, and it has decided for the last time: the model before judges that unit, too."""
     ended = _roll(setting, lambda: TurningNaN(network(), GOLDEN_PICTURES + _SHADOW_UNITS + 20), before=20)
-    told = ended.expect(("rolled_back", "non_finite_output"))
+    told = ended.expect(("rolled_back", "candidate_failed"), words="NaN")
     ended.judged_by("1", "2", "1")
-    errors = [unit for unit in ended.units if unit["verdict"] == "error"]
-    if {unit["error"] for unit in errors} != {"non_finite_output"}:
-        raise Short(
-            f"errors: {json.dumps([unit['error'] for unit in errors])}, expected non_finite_output; {ended.figure}"
-        )
-    return f"{told}; {ended.errors(at_most=int(4 * _RATE_HZ))} until it was given up; {ended.figure}"
+    return f"{told}; {ended.errors()}; {ended.figure}"
 
 
 def _gate(ended: Ended, gate: str) -> str:
+    """That its numbers are in the report. Raises Short."""
     numbers = ended.end["gates"].get(gate)
     if not numbers:
         raise Short(f"no numbers of {gate} in the report: {ended.end}")
-    return f"{gate} {numbers}"
+    return f"{len(numbers)} numbers of {gate} for {numbers['units']} units"
 
 
 LINE = (

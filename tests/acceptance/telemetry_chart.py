@@ -14,14 +14,13 @@ Point = Tuple[float, float]
 
 LEVELS = ("normal", "warn", "shed", "slow", "alarm")
 _WIDTH, _LEFT, _RIGHT = 1100.0, 70.0, 1080.0
-_HEADER = 60.0
 _STYLE = """
 text { font: 13px sans-serif; fill: #333 } .title { font-size: 17px; font-weight: bold } .tick { font-size: 12px }
 .axis { stroke: #555 } .grid { stroke: #e4e4e4 } polyline { fill: none; stroke-width: 1.6 }
 .limit { stroke: #c33; stroke-dasharray: 5 4 } .limit-name { fill: #c33; font-size: 12px }
 .s0 { stroke: #999 } .s1 { stroke: #c33 } .s2 { stroke: #0a6cb0 } .s3 { stroke: #b35c00 }
 circle.s1 { fill: #c33; stroke: none } circle.s2 { fill: #0a6cb0; stroke: none } circle.s4 { fill: #446; stroke: none }
-circle.s5 { fill: none; stroke: #c33 } .held { fill: #f6d9d0 } .shed { fill: #dbe6f2 }
+.held { fill: #e8653a; opacity: 0.22 } .shed { fill: #2f6db5; opacity: 0.15 }
 """
 
 
@@ -43,8 +42,8 @@ class Run:
     scripted_c: Sequence[Point]
     told_c: Sequence[Point]
     scraped_c: Sequence[Point]
-    limits_c: Sequence[Tuple[str, float]]
-    levels: Sequence[Tuple[float, str]]
+    limits_c: Sequence[tuple[str, float]]
+    levels: Sequence[tuple[float, str]]
     clock_mhz: Sequence[Point]
     clock_limit_mhz: Sequence[Point]
     units_ms: Sequence[Point]
@@ -68,8 +67,8 @@ def write_chart(path: Path, run: Run) -> None:
         element("style", _STYLE),
         element("rect", width=_WIDTH, height=790, fill="#fff"),
         text(_LEFT, 24, run.title, "title"),
+        *x_axis(time, 60.0, 730.0, "seconds since the begin", about=12),
         *(part for panel in panels for part in panel),
-        *x_axis(time, 570.0, 730.0, "seconds since the begin", about=12),
     ]
     markup = element("svg", body, xmlns="http://www.w3.org/2000/svg", width=_WIDTH, height=790)
     path.write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n{markup}\n', encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from itertools import groupby
 from pathlib import Path
@@ -206,7 +207,8 @@ def _boxes(directory: Path, event: Message) -> tuple[float, bool | None]:
 
 def _units(heard: Heard) -> str:
     """Each unit carries how the machine was when it was judged. Raises Short."""
-    held = [event for _, event in heard.of("evt/inspection") if event["conditions"] and event["conditions"]["throttled"]]
+    units = [event for _, event in heard.of("evt/inspection")]
+    held = [event for event in units if (event["conditions"] or {}).get("throttled")]
     slow = [event for event in held if event["conditions"]["gpu_clock_mhz"] == 306.0]
     if len(held) < 10 or len(slow) < 10:
         raise Short(f"{len(held)} units say throttled, {len(slow)} of them at 306 MHz; expected at least 10")
@@ -234,7 +236,7 @@ def _draw(setting: Setting, furnace: Furnace, heard: Heard, scraped: _Scraped) -
     spans = [Span(shed_s - furnace.begun_s, shed_end_s - furnace.begun_s, "shed", "shed: no shadow, no boxes")]
     for cause, (from_s, to_s) in furnace.held_back.items():
         spans.append(Span(from_s - furnace.begun_s, to_s - furnace.begun_s, "held", f"held back: {cause}"))
-    path = setting.directory.parent / "heat.svg"
+    path = Path(tempfile.gettempdir()) / "prove-telemetry-heat.svg"  # it stays: to be looked at
     title = "An AGX Orin gets hot and cools down: shaded blue: it sheds; shaded red: held back (heat, current, cap)"
     write_chart(path, Run(
         title=title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from support.collector import Event, wall_time_s
 from support.heat import Heard
 from support.jetson import Jetson, another_version, jetson
 from support.proving import Proof, Setting, Short
-from support.station import wait_until
+from support.station import CHECKOUT, wait_until
 
 _ENTER = """import os
 words = open("/proc/self/cmdline", "rb").read().split(bytes(1))[:-1]
@@ -38,7 +39,8 @@ _MOST_OF_P99 = 1.05
 def _values(setting: Setting) -> str:
     """Each value that both tell is the same."""
     with jetson(setting.directory) as machine:
-        source = JtopSource(0.5, command=(*machine.inside, *_child()))
+        child = ("env", f"PYTHONPATH={CHECKOUT / 'daemon'}", sys.executable, "-m", "defectd.telemetry.jtop_child")
+        source = JtopSource(0.5, command=(*machine.inside, *child))
         try:
             readings: list[JtopReading] = []
 
@@ -52,12 +54,6 @@ def _values(setting: Setting) -> str:
             source.stop()
         mine = Sysfs(Roots(sys=machine.tree / "sys", etc=machine.tree / "etc"), setting.directory).read()
         return _compared(readings[-1].sample, mine)
-
-
-def _child() -> tuple[str, ...]:
-    import sys
-
-    return sys.executable, "-m", "defectd.telemetry.jtop_child"
 
 
 def _compared(theirs: DeviceSample, mine: DeviceSample) -> str:
@@ -118,7 +114,7 @@ def _troubles(setting: Setting) -> str:
             told = [_frozen(machine, heard, phases), _killed(machine, heard, phases)]
             told.append(_mismatched(machine, heard, setting, phases))
             phases.stay("without", _PHASE_S)
-            silence_s = _longest_silence_s(heard)
+            silence_s = heard.silence_s
             figure = closed(here)
             units = here.collector.inspections
     ratio, low, high = ratio_of_p99(phases.blocks("with", units), phases.blocks("without", units))
@@ -171,6 +167,7 @@ def _last(heard: Heard) -> Event:
 
 def _trouble(heard: Heard, words: str, since_s: float) -> None:
     """Raises TimeoutError."""
+
     def raised() -> bool:
         fault = _last(heard)
         return fault.get("state") == "raised" and words in fault["detail"]
@@ -191,12 +188,9 @@ def _back(heard: Heard) -> str:
     return f"back {took_s:.0f} s after the service"
 
 
-def _longest_silence_s(heard: Heard) -> float:
-    times_s = [at_s for at_s, _ in heard.of("tele/device")]
-    return max(later - earlier for earlier, later in zip(times_s, times_s[1:]))
-
-
 JTOP = (
     Proof("jtop.values", "what jtop tells of a simulated Jetson is what sysfs tells", _values),
-    Proof("jtop.troubles", "it freezes, dies, mismatches: told, telemetry goes on, the line does not feel it", _troubles),
+    Proof(
+        "jtop.troubles", "it freezes, dies, mismatches: told, telemetry goes on, the line does not feel it", _troubles
+    ),
 )

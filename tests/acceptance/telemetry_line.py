@@ -10,12 +10,13 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from defectd.engine.choice import percentile
 from defectd.telemetry.sample import Roots
+from support.coded_pictures import HEIGHT_PX, WIDTH_PX
 from support.heat import Heard, on_machine
 from support.proving import Setting
 from support.proving_ground import Ground, ground
 from support.station import CHECKOUT, merged
 
-UNITS = 4000
+_PICTURES = 900
 _DRAWS = 400
 _TELEMETRY = {"telemetry": {"every_s": 1.0}, "state": {"keep_delivered_h": 1e6}}
 
@@ -25,10 +26,12 @@ def line(
     setting: Setting, roots: Roots, changes: Mapping[str, Any] | None = None, *, rate_hz: float = 20.0,
     first: str = "", started: bool = True,
 ) -> Iterator[tuple[Ground, Heard]]:  # fmt: skip
-    """Coded pictures, judged on *roots*; what the daemon says each second. *first* is code that each of its processes
-    runs before its own."""
-    setting.directory.mkdir(exist_ok=True)
-    with ground(setting.directory, UNITS, rate_hz, merged(_TELEMETRY, changes or {}), started=False) as here:
+    """Coded pictures, again and again, judged on *roots*; what the daemon says each second. *first* is code that each
+    of its processes runs before its own."""
+    camera = {"name": "top", "kind": "replay", "path": setting.directory / "pictures", "rate_hz": rate_hz, "loop": True,
+              "max_pixels": HEIGHT_PX * WIDTH_PX}  # fmt: skip
+    settings = merged({**_TELEMETRY, "camera": [camera]}, changes or {})
+    with ground(setting.directory, _PICTURES, rate_hz, settings, started=False) as here:
         here.daemon.extra.update(on_machine(roots))
         if first:
             here.daemon.extra.update(first_of_all(setting.directory / "first", first))
@@ -55,7 +58,7 @@ def closed(here: Ground) -> str:
 def ratio_of_p99(these: Sequence[Sequence[float]], those: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """The p99 of *these* over that of *those*, and the range in which it lies with 95 % confidence. Both come in
     blocks, each of one stretch of time: what disturbs a machine disturbs many units in a row."""
-    dice = random.Random(7)  # noqa: S311 - the same figure for the same run
+    dice = random.Random(7)  # the same figure for the same run
 
     def p99(blocks: Sequence[Sequence[float]]) -> float:
         return percentile([value for block in blocks for value in block], 0.99)

@@ -143,7 +143,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_certificates_are_told_by_the_day_they_end_and_a_wrong_ca_by_name(station, tmp_path, certificates):
     lines = [f"certfile {certificates}/here.crt", f"keyfile {certificates}/here.key"]
     with MosquittoBroker(tmp_path / "broker", lines) as broker:
-        good = examined(station({"mqtt": {"tls": {"ca": certificates / "ca.crt"}}}, broker.port), "broker")
+        ours = {"ca": certificates / "ca.crt", "cert": certificates / "here.crt", "key": certificates / "here.key"}
+        good = examined(station({"mqtt": {"tls": ours}}, broker.port), "broker")
+        assert line(good, "station cert").level is Level.WARNING
         assert line(good, "broker cert").level is Level.WARNING  # it ends soon
         assert line(good, "CA").level is Level.OK
         assert "with TLS" in line(good, "login").found
@@ -263,3 +265,13 @@ def test_a_running_station_does_not_feel_the_doctor(tmp_path, capsys):
         assert "camera top" in shown
         assert "ms after 0.5 s of rest" in shown
         assert shown.splitlines()[-1].endswith(("the station works; see the warnings", "the station is fit"))
+
+
+def test_somebody_else_than_the_daemons_user_is_told_to_look_as_that_user(station, tmp_path, monkeypatch):
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/.lock").touch(mode=0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "state").stat().st_uid + 4711)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    report = examined(station(), "configuration", "state directory")
+    assert "sudo -u " in line(report, "user", Level.WARNING).remedy
+    assert line(report, "state").level is Level.SKIPPED

@@ -1,4 +1,4 @@
-"""A fake machine that gets hot by a script, and everything that a daemon says about it, with the time of its arrival."""
+"""A fake machine that gets hot by a script, and all that a daemon says about it, with the time of its arrival."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from support.station import wait_until
 Message = Dict[str, Any]
 
 _STEP_S = 0.2
+_STALLED_S = 1.0  # units come many times a second
 _FULL_MHZ, _SLOWED_MHZ = 1300.5, 306.0
 _RUNS_S, _STANDS_S = 0.012, 0.028
 """An engine on slowed clocks: of each 40 ms it runs so long."""
@@ -57,6 +58,18 @@ class Heard(Listener):
     def device(self) -> list[Message]:
         """All tele/device."""
         return [message for _, message in self.of("tele/device")]
+
+    @property
+    def silence_s(self) -> float:
+        """The longest time without tele/device; but for the time in which nothing came at all, which is the broker's
+        or this machine's doing."""
+        times_s = [at_s for at_s, _ in self.of("tele/device")]
+        return max((self._silence_s(*pair) for pair in zip(times_s, times_s[1:])), default=float("inf"))
+
+    def _silence_s(self, from_s: float, to_s: float) -> float:
+        within_s = [at_s for at_s, _, _ in list(self.heard) if from_s <= at_s <= to_s]
+        nothing_s = max(later - earlier for earlier, later in zip(within_s, within_s[1:]))
+        return to_s - from_s - (nothing_s if nothing_s > _STALLED_S else 0.0)
 
     def faults(self, component: str) -> list[tuple[float, Message]]:
         """The evt/fault of *component*."""

@@ -2,8 +2,8 @@
 
     sandbox_probes.py NAME…
 
-Each probe runs in a child of its own. The answers, on stdout, are a JSON object of name to "allowed", "denied: why", or what it
-found otherwise. A probe returns None if it was allowed to, and raises OSError if it was not.
+Each probe runs in a child of its own. The answers, on stdout, are a JSON object of name to "allowed", "denied: why",
+or what it found otherwise. A probe returns None if it was allowed to, and raises OSError if it was not.
 """
 
 from __future__ import annotations
@@ -70,20 +70,18 @@ def see_processes() -> None:
     os.stat("/proc/1")
 
 
-def read_clock_adjustment() -> None:
-    _called(_LIBC.adjtimex(ctypes.create_string_buffer(512)))
-
-
 def set_hostname() -> None:
     socket.sethostname(socket.gethostname())
 
 
 def write_sysctl() -> None:
-    os.close(os.open("/proc/sys/net/ipv4/ip_forward", os.O_WRONLY))
+    """A file that the test has put there: a container's own are read-only."""
+    os.close(os.open("/proc/sys/net/planted", os.O_WRONLY))
 
 
 def see_modules() -> None:
-    os.listdir("/usr/lib/modules")
+    if not os.listdir("/usr/lib/modules"):
+        raise _denied("empty")
 
 
 def see_kernel_log() -> None:
@@ -280,7 +278,9 @@ def compile_and_load() -> None:
         raise NotImplementedError("no g++ here")
     folder = _STATE / f"cache-{os.getpid()}"
     folder.mkdir()
-    (folder / "seven.cpp").write_text('#include <vector>\nextern "C" int seven() { return std::vector<int>(7).size(); }')
+    (folder / "seven.cpp").write_text(
+        '#include <vector>\nextern "C" int seven() { return std::vector<int>(7).size(); }'
+    )
     command = [compiler, "-O2", "-shared", "-fPIC", "-o", folder / "seven.so", folder / "seven.cpp"]
     built = subprocess.run(command, check=False, capture_output=True, text=True, preexec_fn=lambda: os.nice(19))
     if built.returncode:
@@ -324,7 +324,7 @@ def tried(probe: Callable[[], None]) -> str:
             said = f"not here: {error}"
         except OSError as error:
             said = f"denied: {errno.errorcode.get(error.errno or 0, '')} {error.strerror or error}"
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the answer says so
             said = f"broken: {type(error).__name__}: {error}"
         os.write(writer, said.encode())
         os._exit(0)

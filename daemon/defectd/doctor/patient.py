@@ -26,7 +26,7 @@ class Occupancy:
     def by(self) -> str:
         """For people; empty if it is free."""
         if self.occupied is None:
-            return "perhaps a daemon runs: this user may not read its lock"
+            return "a daemon may run (its lock is not for this user)"
         if not self.occupied:
             return ""
         return "a daemon runs"
@@ -36,7 +36,7 @@ class Occupancy:
 class Places:
     """Where the system is looked for; tests give others."""
 
-    roots: Roots = field(default_factory=Roots)
+    roots: Roots = field(default_factory=Roots.of_environment)
     dev: Path = Path("/dev")
     run: Path = Path("/run")
 
@@ -61,6 +61,19 @@ class Patient:
     def busy(self) -> str:
         """Why this machine is not ours alone."""
         return self.occupancy.by
+
+    @property
+    def owner(self) -> int | None:
+        """The number of the user to whom the state belongs, as whom the daemon runs; None before its first start."""
+        try:
+            return None if self.settings is None else self.settings.state.directory.stat().st_uid
+        except OSError:
+            return None
+
+    @property
+    def is_stranger(self) -> bool:
+        """Who asks is neither the daemon's user nor root: what is closed to them tells nothing about the daemon."""
+        return self.owner is not None and os.geteuid() not in (0, self.owner)
 
     @property
     def is_jetson(self) -> bool:

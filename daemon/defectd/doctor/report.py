@@ -49,7 +49,7 @@ def warning(subject: str, found: str, remedy: str, **figures: Any) -> Finding:
 
 
 def error(subject: str, found: str, remedy: str, **figures: Any) -> Finding:
-    """The station does not work like this."""
+    """Something that a station needs is missing, or wrong."""
     return Finding(Level.ERROR, subject, found, remedy, figures)
 
 

@@ -146,8 +146,10 @@ def _settings(config: Path, *, dev: bool) -> tuple[Settings | None, Checked | No
         return settings, check(settings, dev=dev), ()
     except SettingsError as problem:
         return settings, None, tuple(problem.problems)
-    except (DefectdError, OSError) as problem:
+    except DefectdError as problem:
         return settings, None, (str(problem),)
+    except OSError as problem:
+        return settings, None, (f"{problem.filename}: {problem.strerror or problem}",)
     finally:
         for directory in absent:  # `check` makes it, perhaps as root, whom the daemon is not
             with suppress(OSError):

@@ -90,7 +90,7 @@ def _counted(count: int, level: Level) -> str:
 
 def _verdict(report: Report) -> str:
     if not report.is_fit:
-        return "the station does not work like this"
+        return "the station is not ready"
     if report.counts.get(Level.WARNING):
         return "the station works; see the warnings"
     return "the station is fit"

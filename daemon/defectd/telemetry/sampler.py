@@ -157,7 +157,7 @@ class Sampler:
         if level is before:
             return
         heat = f"the hottest zone has {sample.hottest_c:.1f} °C" if sample.hottest_c else "no zone tells"
-        self._ears.faults.note("thermal", level.word, f"from {before.word} to {level.word}: {heat}")
+        self._ears.faults.note("thermal", f"level_{level.word}", f"from {before.word} to {level.word}: {heat}")
         for at_least, code, doing in (
             (Level.WARN, "hot", "look at the fan, the filter and the air around the station"),
             (Level.ALARM, "alarm", "the machine is about to turn itself off: slow the line down, or cool it"),

@@ -57,7 +57,7 @@ def test_a_person_reads_one_line_per_finding_and_what_to_do_below_it():
     lines = stream.getvalue().splitlines()
     assert "  ERROR    login          refused" in lines
     assert lines[lines.index("  ERROR    login          refused") + 1].strip() == "-> set mqtt.password"
-    assert lines[-1] == "1 error, 1 warning, 1 ok, 1 not looked at (1 s): the station does not work like this"
+    assert lines[-1] == "1 error, 1 warning, 1 ok, 1 not looked at (1 s): the station is not ready"
     assert "\x1b" not in stream.getvalue()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from contextlib import closing, suppress
+import warnings
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -87,13 +88,14 @@ def _certificates(broker: Broker, tls: Tls) -> Iterator[Finding]:
     expires = _broker_expiry(broker, tls)
     if expires is not None:
         yield expiry_finding("broker cert", expires, utc_now(), "renew it at the broker")
-    for path, name, remedy in (
-        (tls.cert, "station cert", "have a new one signed, and put it in place of mqtt.tls.cert"),
-        (tls.ca, "CA", "bring the new CA to this station as mqtt.tls.ca, before the old one ends"),
-    ):
-        expires = None if path is None else _file_expiry(path)
-        if expires is not None:
-            yield expiry_finding(name, expires, utc_now(), remedy)
+    expires = None if tls.cert is None else _own_expiry(tls.cert)
+    if expires is not None:
+        remedy = "have a new one signed, and put it in place of mqtt.tls.cert"
+        yield expiry_finding("station cert", expires, utc_now(), remedy)
+    expires = None if tls.ca is None else _ca_expiry(tls.ca)
+    if expires is not None:
+        remedy = "bring the new CA to this station as mqtt.tls.ca, before the old one ends"
+        yield expiry_finding("CA", expires, utc_now(), remedy)
 
 
 def expiry_finding(name: str, expires: datetime, now: datetime, remedy: str) -> Finding:
@@ -120,15 +122,27 @@ def _broker_expiry(broker: Broker, tls: Tls) -> datetime | None:
         return None
 
 
-def _file_expiry(path: Path) -> datetime | None:
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - slow to load, and seldom needed
+def _ca_expiry(path: Path) -> datetime | None:
+    """Of several in one file, when the first of them ends."""
+    try:
+        authorities = ssl.create_default_context(cafile=str(path)).get_ca_certs()
+        ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in authorities]
+    except (OSError, ValueError, KeyError):
+        return None
+    return datetime.fromtimestamp(min(ends), timezone.utc) if ends else None
 
-    with suppress(OSError, ValueError):
+
+def _own_expiry(path: Path) -> datetime | None:
+    try:
+        with warnings.catch_warnings():  # the last release for Python 3.8 says at each start that it is the last
+            warnings.filterwarnings("ignore", "Python 3.8 is no longer supported")
+            from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - slow to load, seldom needed
         certificate = load_pem_x509_certificate(path.read_bytes())
-        if hasattr(certificate, "not_valid_after_utc"):  # from 42 on; the older name then warns
-            return certificate.not_valid_after_utc
-        return certificate.not_valid_after.replace(tzinfo=timezone.utc)
-    return None
+    except (ImportError, OSError, ValueError):
+        return None
+    if hasattr(certificate, "not_valid_after_utc"):  # from 42 on; the older name then warns
+        return certificate.not_valid_after_utc
+    return certificate.not_valid_after.replace(tzinfo=timezone.utc)
 
 
 # -- login and ACL -----------------------------------------------------------------------------------------------
@@ -163,13 +177,24 @@ def _refused(connection: Connection, broker: Broker) -> Finding:
     remedies = {
         Cause.TLS: "openssl s_client -connect "
         f"{broker.host}:{broker.port} -CAfile CA shows the chain; a wrong clock on this machine looks the same",
-        Cause.LOGIN: f"set mqtt.username and password (file or DEFECTD_MQTT__PASSWORD); a broker that ties logins to "
-        f"client ids must allow {broker.client_id!r}, too; it may also refuse the will: allow …/tele/# in its ACL",
+        Cause.LOGIN: _login_remedy(broker),
         Cause.SILENT: "TLS on one side only? With mqtt.tls.ca the port must be the one for TLS, without it the plain "
         "one; a broker that wants client certificates needs mqtt.tls.cert and key",
         Cause.VERSION: 'set mqtt.protocol = "auto"',
     }
     return error(subject, end.detail, remedies.get(end.cause, "the broker's log says why"))
+
+
+def _login_remedy(broker: Broker) -> str:
+    remedy = (
+        "set mqtt.username and password (file or DEFECTD_MQTT__PASSWORD); a broker that ties logins to client ids must "
+        f"allow {broker.client_id!r}, too, and one with an ACL its will, …/tele/#"
+    )
+    if broker.username is None or broker.password is not None:
+        return remedy
+    secrets = "/etc/defectd/secrets.env"
+    lent = f"sudo sh -c 'set -a; . {secrets}; defectd doctor --config FILE'"
+    return f"there is no password here; if the service has it from {secrets}: {lent}; else {remedy}"
 
 
 def _publish(line: _Line, connection: Connection, topics: Topics, broker: Broker, protocol: Protocol) -> Finding:

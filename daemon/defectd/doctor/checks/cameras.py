@@ -21,8 +21,8 @@ def check_cameras(patient: Patient) -> Iterator[Finding]:
         yield skipped("cameras", patient.unread)
         return
     if patient.busy:
-        yield skipped("cameras", f"{patient.busy} and has them; what they deliver: defectd watch --config "
-                      f"{patient.config}")  # fmt: skip
+        watch = f"defectd watch --config {patient.config}"
+        yield skipped("cameras", f"{patient.busy}, and the cameras are its own; what they deliver: {watch}")
         return
     for camera, plan in zip(patient.settings.camera, plan_cameras(patient.settings.camera, {})):
         source = {

@@ -9,17 +9,21 @@ from typing import Iterator
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
 
+_CLOSED = ("Permission denied", "may read", "may write")
+
 
 def check_settings(patient: Patient) -> Iterator[Finding]:
-    """What `defectd check` says, and whether this user sees what the daemon's user sees."""
-    again = f"correct it in {patient.config}; docs/configuration.md has every key, docs/models.md what a model needs"
-    for problem in patient.problems:
-        found = problem[len(str(patient.config)) + 2 :] if problem.startswith(f"{patient.config}: ") else problem
-        yield error("settings", found, again)
+    """Whether this user sees what the daemon's user sees, then what `defectd check` says."""
     settings = patient.settings
-    if settings is None:
-        return
-    if not patient.problems:
+    if settings is not None:
+        yield _user(patient)
+        if patient.busy:
+            pid = patient.occupancy.pid
+            number = "" if pid is None else f", process {pid}"
+            yield ok("daemon", f"{patient.busy}{number}: what it would feel is left out here", pid=pid)
+    for problem in patient.problems:
+        yield _problem(problem, patient)
+    if settings is not None and not patient.problems:
         cameras, classes = len(settings.camera), len(settings.inspection.defect)
         yield ok(
             "settings",
@@ -27,25 +31,33 @@ def check_settings(patient: Patient) -> Iterator[Finding]:
             f"deadline {settings.inspection.deadline_ms:g} ms",
             sha256=settings.sha256(),
         )
-    yield _user(patient)
-    if patient.busy:
-        pid = patient.occupancy.pid
-        number = "" if pid is None else f", process {pid}"
-        yield ok("daemon", f"{patient.busy}{number}: what it would feel is left out here", pid=pid)
+
+
+def _problem(problem: str, patient: Patient) -> Finding:
+    start = f"{patient.config}: "
+    found = problem[len(start) :] if problem.startswith(start) else problem
+    if patient.is_stranger and any(words in found for words in _CLOSED):
+        return warning("settings", f"not examined: {found}", _as_daemon(patient))
+    return error("settings", found, f"correct it in {patient.config}; docs/configuration.md has every key, "
+                 "docs/models.md what a model needs")  # fmt: skip
 
 
 def _user(patient: Patient) -> Finding:
-    assert patient.settings is not None
-    name = name_of_user(os.geteuid())
-    try:
-        owner = patient.settings.state.directory.stat().st_uid
-    except OSError:
+    name, owner = name_of_user(os.geteuid()), patient.owner
+    if owner is None:
         return skipped("user", f"{name}; there is no state directory yet that would tell the daemon's user")
     if owner != os.geteuid():
-        remedy = f"see it as the daemon does: sudo -u {name_of_user(owner)} defectd doctor --config {patient.config}"
         found = f"you are {name}, the state belongs to {name_of_user(owner)}: what you may open, the daemon may not"
-        return warning("user", found, remedy)
+        if patient.is_stranger:
+            found = f"you are {name}, the state belongs to {name_of_user(owner)}: you do not see what the daemon sees"
+        return warning("user", found, _as_daemon(patient))
     return ok("user", f"{name}, to whom the state belongs")
+
+
+def _as_daemon(patient: Patient) -> str:
+    return (
+        f"look as the daemon does: sudo -u {name_of_user(patient.owner or 0)} defectd doctor --config {patient.config}"
+    )
 
 
 def name_of_user(number: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 from defectd.clock import monotonic_ns, ms_between
+from defectd.doctor.checks.configuration import name_of_user
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
 
@@ -31,8 +32,14 @@ def check_disk(patient: Patient) -> Iterator[Finding]:
     if directory != settings.state.directory:
         yield ok("state", f"{shown} is not there yet; the daemon makes it")
     if not os.access(directory, os.W_OK | os.X_OK):
-        yield error("state", f"you may not write to {directory}", f"sudo chown -R USER {directory}, with the daemon's "
-                    "user (systemctl show defectd -p User)")  # fmt: skip
+        if patient.is_stranger:
+            yield skipped("state", f"{directory} is not for this user")
+        else:
+            yield error(
+                "state", f"you may not write to {directory}",
+                f"sudo mkdir -p {shown} && sudo chown -R {name_of_user(os.geteuid())} {shown}; for a service, systemd "
+                "does that (StateDirectory=defectd)",
+            )  # fmt: skip
         return
     kept_mb = sum(_size_mb(directory / name) for name in ("outbox.db", "evidence"))
     wanted_mb = settings.state.outbox_max_mb + settings.evidence.max_mb * settings.evidence.enabled

@@ -7,9 +7,10 @@ from typing import Generator, Iterator
 from defectd.committed import as_stored, lost_marker
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
-from defectd.engine.choice import BuildOptions, Candidate, Choice, candidates
-from defectd.engine.selection import Terms, decision_key
+from defectd.engine.choice import Candidate, Choice, candidates
+from defectd.engine.selection import decision_key
 from defectd.errors import ModelError, StateError
+from defectd.model_planner import terms_of
 from defectd.model_source import ServedModel, store_directory, trusted_root
 from defectd.models.bundle import Bundle
 from defectd.models.catalog import Catalog, DamagedStore, Release
@@ -23,7 +24,7 @@ _CHOSEN = "chosen: "
 def check_model(patient: Patient) -> Iterator[Finding]:
     """The configured one, then the one that a rollout has put in its place, then runtimes."""
     if patient.settings is None or patient.checked is None:
-        yield skipped("model", "see the errors in the settings first")
+        yield skipped("model", "see the lines about settings above first")
         return
     settings, configured = patient.settings, patient.checked.model
     yield _verified("model", configured, vouched=settings.model.trust is not None)
@@ -47,8 +48,8 @@ def check_model(patient: Patient) -> Iterator[Finding]:
             finally:
                 catalog.close()
         except DamagedStore as problem:
-            yield error("store", str(problem), "the next start puts it aside and begins anew; which commands are old is "
-                        "forgotten then, so keep the directory, and see docs/rollout.md")  # fmt: skip
+            yield error("store", str(problem), "the next start puts it aside and begins anew; which commands are old "
+                        "is forgotten then, so keep the directory, and see docs/rollout.md")  # fmt: skip
         except (StateError, OSError) as problem:
             yield warning("store", f"{problem}", "look as the daemon's user: it alone may open it")
     yield _device()
@@ -105,15 +106,6 @@ def _device() -> Finding:
 
 
 # -- runtimes ----------------------------------------------------------------------------------------------------
-
-
-def terms_of(settings: Settings) -> Terms:
-    """How this station serves a model."""
-    model = settings.model
-    return Terms(
-        device=model.device, precision=model.precision, threads=model.threads, max_detections=model.max_detections,
-        trial_s=model.trial_s, build=BuildOptions(model.workspace_mb, model.dla_core),
-    )  # fmt: skip
 
 
 def known_choice(catalog: Catalog, bundle: Bundle, settings: Settings) -> Choice | None:

@@ -31,7 +31,7 @@ def check_pauses(patient: Patient) -> Iterator[Finding]:
     elif patient.busy:
         yield skipped("pauses", f"{patient.busy}: it would feel this, and this would feel it")
     elif patient.settings is None or patient.checked is None:
-        yield skipped("pauses", "needs the model; see the errors in the settings first")
+        yield skipped("pauses", "needs the model; see the lines about settings above first")
     else:
         yield _measure(patient)
 
@@ -98,5 +98,5 @@ def _keep_awake(facts: Mapping[str, Any], pause_s: float, *, is_jetson: bool) ->
     if is_jetson:
         return f"sudo jetson_clocks pins the clocks until the next start (more heat and power); or {warm}"
     if facts["device"] == "cuda":
-        return f"sudo nvidia-smi -pm 1; sudo nvidia-smi -lgc tdp,tdp pins the GPU's clocks; or {warm}"
+        return f"sudo nvidia-smi -lgc MHZ pins the GPU's clock (nvidia-smi -q -d SUPPORTED_CLOCKS has them); or {warm}"
     return f"sudo cpupower frequency-set -g performance; or {warm}"

@@ -54,18 +54,20 @@ def check_torch(patient: Patient) -> Iterator[Finding]:
 
 
 def _torch_trouble(told: Told, patient: Patient) -> Finding:
+    wheel = _RIGHT_WHEEL if patient.is_jetson else "install torch again: pip install --force-reinstall torch"
     if told.absent:
         remedy = _RIGHT_WHEEL if patient.is_jetson else "pip install torch; on a PC any build will do"
         return error("torch", "is not installed for this Python", remedy)
     trouble = str(told.trouble)
-    library = re.search(r"(lib[\w.+-]+\.so[.\d]*)", trouble)
-    remedy = f"{library.group(1)} belongs to another CUDA: {_RIGHT_WHEEL}" if library else _RIGHT_WHEEL
     if "took longer" in trouble:
-        remedy = "the driver hangs: dmesg | tail, restart the machine, and then look at the torch wheel"
+        remedy = "the driver hangs: dmesg | tail; restart the machine, and then look at the torch wheel"
     elif "of memory" in trouble:
         remedy = "free memory (a desktop, a browser, another model), and look again"
-    return error("torch", trouble, remedy if patient.is_jetson or "took" in trouble else remedy.replace(
-        _RIGHT_WHEEL, "install torch again: pip install --force-reinstall torch"))  # fmt: skip
+    elif library := re.search(r"lib[\w.+-]+\.so[.\d]*", trouble):
+        remedy = f"{library.group(0)} is of another CUDA than this machine's: {wheel}"
+    else:
+        remedy = wheel
+    return error("torch", trouble, remedy)
 
 
 def _cuda_words(facts: Mapping[str, Any]) -> str:
