@@ -78,6 +78,7 @@ class Sampler:
         self._felt = Felt(deadline_ms)
         self._samples: deque[DeviceSample] = deque(maxlen=_REMEMBER)
         self._asked_to_slow: Level | None = None
+        self._trouble: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self.latest: DeviceSample | None = None
@@ -136,10 +137,12 @@ class Sampler:
         if self._extra is None:
             return sample
         reading, trouble = self._extra.latest(), self._extra.trouble
-        if trouble is not None:
+        if trouble is not None and trouble != self._trouble:
+            self._ears.faults.end("telemetry", "jtop", "another trouble takes its place")
             self._ears.faults.begin("telemetry", "jtop", f"{trouble}; everything else comes from sysfs")
-        elif reading is not None:
+        elif trouble is None and reading is not None:
             self._ears.faults.end("telemetry", "jtop", "jtop answers")
+        self._trouble = trouble
         return sample if reading is None else filled_in(sample, reading)
 
     def _tell_throttling(self, change: ThrottleChange) -> None:
