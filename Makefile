@@ -72,6 +72,10 @@ test-jetpack5:  ## a bundle (BUNDLE=) served by torch 2.1.2 on Python 3.8, as on
 prove-grid: setup mosquitto  ## strike a rollout in every state in every way, and cut the power at every write
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_grid
 
+prove-sandbox: setup  ## each wall of the unit's sandbox, tried from inside on a real host (DEFECTD_SYSTEMD_HOST=); 2 minutes
+	@test -n "$$DEFECTD_SYSTEMD_HOST" || { echo "DEFECTD_SYSTEMD_HOST is not set: see docs/hardening.md"; exit 1; }
+	$(BIN)/python -m pytest tests/e2e/test_sandbox.py
+
 prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_loop
 
@@ -129,4 +133,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-telemetry types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock
+.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-sandbox prove-telemetry types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock

@@ -6,25 +6,25 @@ import fcntl
 import logging
 import os
 import uuid
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 from defectd.birth import birth
 from defectd.camera.feed import CameraFeed
 from defectd.camera_plans import opening_positions, plan_cameras
+from defectd.checked import Checked, build_recipe
 from defectd.chooser import RuntimeChooser
 from defectd.clock import utc_now
-from defectd.committed import committed_model
+from defectd.committed import Committed, committed_model
 from defectd.daemon import Condition, Daemon
 from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines, Outcome
-from defectd.errors import ModelError, SettingsError, StateError
+from defectd.errors import ModelError, StateError
 from defectd.evidence.keeper import EvidenceKeeper, EvidencePlan
 from defectd.faults import Faults
 from defectd.inspection import events
-from defectd.inspection.recipe import DefectRule, Recipe, Region
+from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import StationIdentity
 from defectd.loop import InspectionLoop
 from defectd.messaging.client import Broker
@@ -33,8 +33,8 @@ from defectd.messaging.publisher import Notice, Publisher
 from defectd.messaging.tls import Tls
 from defectd.messaging.topics import Topics
 from defectd.model_planner import ModelPlanner
-from defectd.model_source import ServedModel, open_model
 from defectd.rollout.rollouts import Rollouts
+from defectd.rollout.starts import start_is_good
 from defectd.rollout_parts import build_rollouts
 from defectd.settings import Settings
 from defectd.telemetry_parts import build_sampler, refresh
@@ -46,53 +46,23 @@ log = logging.getLogger(__name__)
 _DEVICE_EXPIRES_S = 10  # twice the usual interval
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Settings that were held against the world: the model is verified and knows the recipe's classes."""
-
-    settings: Settings
-    model: ServedModel
-
-
-def check(settings: Settings, *, dev: bool = False) -> Checked:
-    """Hold *settings* against the model, the files and the state directory; with *dev*, programs that nobody signed
-    will do. Raises SettingsError with every problem at once."""
-    problems: list[str] = []
-    model = None
-    try:
-        model = open_model(settings, dev=dev)
-    except ModelError as error:
-        problems.append(f"model.path: {error}")
-    if model is not None:
-        unknown = build_recipe(settings).unknown_classes(model.names)
-        problems += [
-            f"inspection.defect.class_name: the model has no class {name!r}; expected one of {', '.join(model.names)}"
-            for name in unknown
-        ]
-    for index, camera in enumerate(settings.camera, 1):
-        if camera.kind == "replay" and not camera.path.exists():
-            expected = "expected a folder of pictures or a video"
-            problems.append(f"camera[{index}].path: {camera.path} does not exist; {expected}")
-    problems += _file_problems(settings)
-    if settings.rollout.source and model is not None and (model.bundle is None or settings.model.trust is None):
-        problems.append(
-            "rollout.source: rollouts begin with a signed bundle; expected model.path = a bundle, and model.trust"
-        )
-    try:
-        _usable_directory(settings.state.directory)
-    except StateError as error:
-        problems.append(f"state.directory: {error}")
-    if problems or model is None:
-        raise SettingsError(problems)
-    return Checked(settings, model)
-
-
 def build(checked: Checked) -> Daemon:
     """Wire all parts. The outbox is open when this returns. Raises StateError."""
     settings = checked.settings
     _claim(settings.state.directory)
     recipe = build_recipe(settings)
     committed = committed_model(checked.model, settings, recipe)
+    try:
+        return _wire(checked, recipe, committed)
+    except BaseException:
+        if committed.store is not None:
+            with suppress(StateError):
+                start_is_good(committed.store)  # at least, no model is to blame
+        raise
+
+
+def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
+    settings = checked.settings
     planner = ModelPlanner(committed.model, committed.store, settings, recipe)
     try:
         planner.sweep()
@@ -190,16 +160,6 @@ def build(checked: Checked) -> Daemon:
     return daemon
 
 
-def build_recipe(settings: Settings) -> Recipe:
-    """The recipe that the settings describe."""
-    inspection = settings.inspection
-    rules = tuple(DefectRule(**defect.model_dump()) for defect in inspection.defect)
-    regions = tuple(
-        Region(region.kind == "include", tuple(region.polygon), region.camera) for region in inspection.region
-    )
-    return Recipe(inspection.recipe, inspection.revision, rules, regions)
-
-
 def _evidence_plan(settings: Settings) -> EvidencePlan:
     evidence = settings.evidence
     return EvidencePlan(
@@ -245,7 +205,10 @@ def _decided(
 ) -> None:
     outbox.put(event, positions)
     for observer in observers:
-        observer(event)
+        try:
+            observer(event)
+        except Exception:  # they only look on: no unit may be lost over them
+            log.exception("%r stumbled over unit %s", observer, event.unit_id)
 
 
 def _exits(feeds: Sequence[CameraFeed], counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -283,45 +246,6 @@ def _fault_sink(outbox: Outbox, station: str, boot_id: str) -> Any:
         outbox.put(event)
 
     return sink
-
-
-def _file_problems(settings: Settings) -> list[str]:
-    mqtt = settings.mqtt
-    files = {
-        "mqtt.password_file": mqtt.password_file,
-        "mqtt.tls.ca": mqtt.tls.ca,
-        "mqtt.tls.cert": mqtt.tls.cert,
-        "mqtt.tls.key": mqtt.tls.key,
-        **{f"rollout.source.{source.alias}.ca": source.ca for source in settings.rollout.source},
-    }
-    return [
-        f"{key}: {path} cannot be read; expected a text file that this user may read"
-        for key, path in files.items()
-        if path is not None and not _is_readable_text(path)
-    ]
-
-
-def _is_readable_text(path: Path) -> bool:
-    try:
-        path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return True
-
-
-def _usable_directory(directory: Path) -> None:
-    """Raises StateError if the state cannot be kept there."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".probe"
-        try:
-            probe.write_bytes(b"x" * 4096)
-        finally:
-            probe.unlink()
-    except OSError as error:
-        raise StateError(
-            f"{directory}: {error.strerror}; expected a directory that this user may write, with free space"
-        ) from error
 
 
 def _claim(directory: Path) -> None:

@@ -36,7 +36,7 @@ class RuntimeChooser:
         self._planner, self._engines, self._serving, self._faults = planner, engines, serving, faults
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="chooser", daemon=True)
-        self.doing = ""
+        self.doing = "about to begin"
 
     def start(self) -> None:
         """Begin; the line has been READY for a while or is just so."""

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from defectd.app import build, check
+    from defectd.app import build
+    from defectd.checked import check
     from defectd.configuration import load_settings
     from defectd.systemd import log_handler
 
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from defectd.app import check
+    from defectd.checked import check
     from defectd.configuration import load_settings
 
     settings = load_settings(options.config)

@@ -21,7 +21,7 @@ from defectd.models.catalog import DamagedStore, Pointer, Release
 from defectd.models.fingerprint import device_tags
 from defectd.models.store import Store
 from defectd.models.trust import Root
-from defectd.rollout.starts import begin_start
+from defectd.rollout.starts import StartDecision, begin_start
 from defectd.settings import Settings
 from defectd.storage import write_durably
 
@@ -48,8 +48,16 @@ def committed_model(configured: ServedModel, settings: Settings, recipe: Recipe)
         return Committed(configured, warnings=warnings)
     try:
         store = open_store(settings.state.directory, warnings)
+    except (StateError, OSError) as error:
+        warnings.append(f"{error}; the bundle is served from {configured.path}, and no runtime is chosen")
+        return Committed(configured, warnings=warnings)
+    start: StartDecision | None = None
+    try:
         start = begin_start(store, utc_now()) if settings.rollout.source else None
         _install(store, configured, configured.bundle, settings)
+    except (StateError, ModelError, OSError) as error:  # a full disk must not bring back an old model
+        warnings.append(str(error))
+    try:
         model = _servable(store, configured, _root(settings), recipe, warnings)
     except (StateError, ModelError, OSError) as error:
         warnings.append(f"{error}; the bundle is served from {configured.path}, and no runtime is chosen")
@@ -129,7 +137,9 @@ def _install(store: Store, configured: ServedModel, bundle: Bundle, settings: Se
 def _servable(
     store: Store, configured: ServedModel, root: Root | None, recipe: Recipe, warnings: list[str]
 ) -> ServedModel:
-    """The first of current, previous and factory that can be served; it is the committed one then."""
+    """The first of current, previous and factory that can be served; it is the committed one then, unless it was the
+    disk that did not answer."""
+    passing = False
     pointers = store.pointers()
     for pointer in _IN_ORDER:
         sha256 = pointers.get(pointer)
@@ -144,8 +154,9 @@ def _servable(
                 check_usable(model, recipe)
         except ModelError as error:
             warnings.append(f"the {pointer} model cannot be served: {error}")
+            passing = passing or isinstance(error.__cause__, OSError)
             continue
-        if pointer != "current":
+        if pointer != "current" and not passing:
             store.set_pointers({"current": sha256})
         return model
     return configured  # its own pointer was read above

@@ -19,6 +19,7 @@ from defectd.loop import InspectionLoop
 from defectd.messaging.outbox import Outbox
 from defectd.messaging.publisher import Publisher
 from defectd.rollout.rollouts import Rollouts
+from defectd.rollout.starts import GOOD_AFTER_S
 from defectd.systemd import notify, watchdog_interval_s
 from defectd.telemetry.sampler import Sampler
 from defectd.web.server import WebServer
@@ -72,6 +73,7 @@ class Daemon:
     chooser: RuntimeChooser | None = None
     rollouts: Rollouts | None = None
     web: WebServer | None = None
+    _good_due_ns: int | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -126,6 +128,7 @@ class Daemon:
                 if self._feed_watchdog():  # a camera that is not plugged in is no reason to start over
                     notify(f"EXTEND_TIMEOUT_USEC={int(_START_EXTENSION_S * 1e6)}")
                 sign_due_ns = monotonic_ns() + int(self._interval_s() * NS_PER_S)
+            self._count_as_good()
             self._stop.wait(0.05)
         if self.loop.ready.is_set():
             self.condition.phase = "inspecting"
@@ -143,9 +146,20 @@ class Daemon:
         while not self._over():
             self._stop.wait(interval_s)
             self._feed_watchdog()
+            self._count_as_good()
             if self.rollouts is not None:
                 self.rollouts.tend()
             self._say(self._summary())
+
+    def _count_as_good(self) -> None:
+        """Half a minute with an engine that works: whatever else is missing is not the model's fault."""
+        if self.rollouts is None or not self.loop.engine_proven:
+            return
+        if self._good_due_ns is None:
+            self._good_due_ns = monotonic_ns() + GOOD_AFTER_S * NS_PER_S
+        elif 0 < self._good_due_ns <= monotonic_ns():
+            self._good_due_ns = 0
+            self.rollouts.count_as_good()
 
     def _interval_s(self) -> float:
         return min(watchdog_interval_s() or math.inf, _STATUS_EVERY_S)

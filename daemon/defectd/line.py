@@ -172,6 +172,18 @@ class Line:
         """Units that are owed a verdict, oldest first."""
         return (unit for unit in list(self._units.values()) if not unit.decided)
 
+    def refuse_late(self, now_ns: int, *, engine_ready: bool) -> None:
+        """Whoever has not got a verdict by its deadline gets none any more."""
+        for unit in self.undecided():
+            if now_ns < unit.decide_by_ns:
+                continue
+            if unit.lease is None:
+                self.decide(unit, refuse("frame_missing", "the trigger came, its frame did not"))
+            elif not engine_ready:
+                self.decide(unit, refuse("engine_unavailable", "no engine was ready before the deadline"))
+            else:
+                self.decide(unit, refuse("deadline_exceeded", "the engine did not answer before the deadline"))
+
     def refuse_without_frame(self, judgement: Judgement) -> None:
         """No frame will come for the units that still wait for one."""
         for unit in self.undecided():

@@ -29,7 +29,7 @@ from defectd.pictures import Pictures
 from defectd.probe import Probe
 from defectd.shadow import Shadow
 from defectd.workers.channel import Channel
-from defectd.workers.process import Died, News, Worker, WorkerState, obituary
+from defectd.workers.process import Died, News, Worker, WorkerState, cause_of_death, obituary
 from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Refused, Triggered
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 1.0
 _DRAIN_NS = 2 * NS_PER_S
 _REAP_S = 1.0
+_THE_MODELS_FAULT = ("engine_failed", "non_finite_output")
 _ABORTED = Judgement("aborted", error_detail="the daemon was stopped")
 
 
 class InspectionLoop:
-    """Owns cameras, engine and evidence while it runs. Other threads may read `tally`, `progress_ns`, `ready`,
-    `engine_proven` and `failure`, and call `stop`."""
+    """Owns cameras, engine and evidence while it runs. Other threads may call `stop` and read what is public."""
 
     def __init__(
         self,
@@ -141,7 +141,10 @@ class InspectionLoop:
                 return  # it has just died; hearing it will refuse this unit
 
     def _on_engine_news(self, news: list[News]) -> None:
+        engine = self._engine
         for record in news:
+            if self._engine is not engine:
+                return  # it was replaced over what it said before; the rest of it is no news of its successor
             if isinstance(record, Inferred) and self._inferring is not None:
                 self._on_inferred(record)
             elif isinstance(record, Refused) and self._inferring is not None:
@@ -165,7 +168,7 @@ class InspectionLoop:
         line.decide(unit, judgement, EngineAnswer(ms_between(unit.framed_ns, news.started_ns), news.timings))
 
     def _on_refused(self, reason: ErrorReason, detail: str) -> None:
-        if self._engines.on_probation and reason in ("engine_failed", "non_finite_output"):
+        if self._engines.on_probation and reason in _THE_MODELS_FAULT:
             self._go_back(f"{reason}: {detail}")
         else:
             self._refuse_inferring(reason, detail)
@@ -203,9 +206,7 @@ class InspectionLoop:
     def _refuse_late_units(self, now_ns: int) -> None:
         """Before the engine is heard: an answer that comes too late must not pass a unit."""
         for line in self._lines:
-            for unit in line.undecided():
-                if now_ns >= unit.decide_by_ns:
-                    line.decide(unit, self._why_late(unit))
+            line.refuse_late(now_ns, engine_ready=self._engine.worker.ready)
             line.give_up_pictures(now_ns)
 
     def _replace_stuck_workers(self, now_ns: int) -> None:
@@ -215,13 +216,6 @@ class InspectionLoop:
         self._on_engine_news(self._engine.tick(now_ns))
         self._pictures.tick(now_ns)
 
-    def _why_late(self, unit: Unit) -> Judgement:
-        if unit.lease is None:
-            return refuse("frame_missing", "the trigger came, its frame did not")
-        if not self._engine.worker.ready:
-            return refuse("engine_unavailable", "no engine was ready before the deadline")
-        return refuse("deadline_exceeded", "the engine did not answer before the deadline")
-
     # -- the engine comes and goes ---------------------------------------------------------------------------
 
     def _attend_other_engines(self) -> None:
@@ -229,7 +223,7 @@ class InspectionLoop:
         self._shadow.hear()
         if self.engine_proven and self._inferring is None and (swapped := self._engines.switch()) is not None:
             outcomes.append(swapped)
-            self._on_engine_ready(self._engine.worker.report)
+            self._greet_engine()
         for outcome in outcomes:
             if outcome.serves:
                 self._faults.end("engine", "runtime_unusable", "another engine serves")
@@ -248,10 +242,17 @@ class InspectionLoop:
             self._probe.send(self._engine)
         self._on_change()
 
+    def _greet_engine(self) -> None:
+        """Another one serves. If it must start first, as after a pause, it will say READY itself."""
+        if self._engine.worker.ready:
+            self._on_engine_ready(self._engine.worker.report)
+        else:
+            self._faults.begin("engine", "engine_unavailable", "the engine of the model before starts again")
+
     def _on_engine_died(self, died: Died) -> None:
         self.tally.counts[f"engine_{died.reason}"] += 1
         if self._engines.on_probation:
-            self._go_back(died.fatal_detail or died.reason)
+            self._go_back(cause_of_death(died))
             return
         if not self.engine_proven:
             self._probe.give_back()
@@ -269,8 +270,7 @@ class InspectionLoop:
     def _go_back(self, why: str) -> None:
         """On probation: the old engine judges from now on, beginning with the unit that the other one failed on."""
         self._engines.go_back(why)
-        if self._engine.worker.ready:
-            self._on_engine_ready(self._engine.worker.report)
+        self._greet_engine()
         if self._inferring is not None:
             line, unit = self._end_inference()
             if not unit.decided:

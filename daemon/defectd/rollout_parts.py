@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+from defectd.clock import monotonic_ns
 from defectd.committed import Committed, check_usable, lost_marker, served_bundle
 from defectd.download.download import Limits
 from defectd.download.fetching import Source
@@ -67,7 +68,7 @@ def build_rollouts(
         engines=engines,
         faults=faults,
         busy=busy,
-        vitals=lambda: vitals_of(latest_sample()),
+        vitals=lambda: vitals_of(latest_sample(), monotonic_ns()),
         record=record,
         progress=progress,
         changed=changed,

@@ -15,7 +15,7 @@ from defectd.engine.serving import Engines
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.shadow import ShadowUnit
 from defectd.inspection.verdict import Judgement, judge, refuse
-from defectd.workers.process import Died
+from defectd.workers.process import Died, cause_of_death
 from defectd.workers.protocol import Inferred, Refused
 
 
@@ -78,7 +78,7 @@ class Shadow:
             elif isinstance(record, Refused):
                 self._done(seen, refuse(record.reason, record.detail))
             elif isinstance(record, Died):
-                self._done(seen, refuse("engine_failed", record.fatal_detail or record.reason))
+                self._done(seen, refuse("engine_failed", cause_of_death(record)))
 
     def _done(self, seen: _Seen, shadow: Judgement, inference_ms: float | None = None) -> None:
         self._looking = None

@@ -54,10 +54,17 @@ def _plan(places: Places, wish: Mapping[str, Any]) -> Result:
             "active": unit.active}  # fmt: skip
 
 
+def _judge(places: Places, wish: Mapping[str, Any]) -> Result:
+    """As a service: what it prints goes to the journal, which has the daemon's words already."""
+    del wish
+    return {key: value for key, value in judge.judge(places).items() if key != "journal"}
+
+
 def _switch(places: Places, wish: Mapping[str, Any]) -> Result:
     order = judge.give_order(
         places, wish["release"], Path(wish["config"]),
         ready_s=wish["ready_s"], watch_s=wish["watch_s"], reason=wish.get("reason", "deploy"),
+        confirm_s=wish.get("confirm_s", 0), run_id=wish.get("run_id", ""),
     )  # fmt: skip
     found = judge.wait_for(places, order, wish["ready_s"] * 2 + judge.RESTORE_S, until_ready=True)
     return {**found, "id": order, "changed": True}
@@ -70,19 +77,20 @@ def _rollback(places: Places, wish: Mapping[str, Any]) -> Result:
     if not config.is_file():
         config = places.config
     order = judge.give_order(
-        places, wanted, config, ready_s=wish["ready_s"], watch_s=wish["watch_s"], reason="rollback"
-    )
+        places, wanted, config, ready_s=wish["ready_s"], watch_s=wish["watch_s"], reason="rollback",
+        run_id=wish.get("run_id", ""),
+    )  # fmt: skip
     found = judge.wait_for(places, order, wish["ready_s"] * 2 + judge.RESTORE_S, until_ready=True)
-    return {**found, "id": order, "changed": True, "from": current, "to": wanted}
+    return {**found, "id": order, "changed": True, "from": current}
 
 
 def _previous(places: Places, current: str | None) -> str:
-    there = [name for name in releases.complete(places) if name != current]
+    there = [name for name in releases.complete(places) if name != current and not places.refused(name).exists()]
     noted = (read_json(places.deploy / "previous.json") or {}).get("release")
     if noted in there:
         return str(noted)
     if not there:
-        raise DeployError("there is no other release here to go back to; make deploy VERSION=… installs one")
+        raise DeployError("there is no other release here that has ever worked; make deploy VERSION=… installs one")
     return there[-1]
 
 
@@ -92,7 +100,8 @@ def _seen(places: Places, wish: Mapping[str, Any]) -> Result:
     program = Path(sys.argv[0]).resolve()
     asked = {"prefix": wish["prefix"], "since_s": wish["since_s"], "within_s": wish["within_s"],
              "config": str(places.config)}  # fmt: skip
-    told = run(as_daemon(places, [str(python), str(program), "look", json.dumps(asked)]), wish["within_s"] + 60, cwd="/")
+    command = as_daemon(places, [str(python), str(program), "look", json.dumps(asked)])
+    told = run(command, wish["within_s"] + 60, cwd="/")
     try:
         found = dict(json.loads(told.stdout))
     except ValueError:
@@ -145,12 +154,12 @@ def _status(places: Places, wish: Mapping[str, Any]) -> Result:
     }  # fmt: skip
 
 
-COMMANDS: Dict[str, Callable[[Places, Mapping[str, Any]], Result]] = {
-    "facts": lambda places, wish: facts.gather(places),
+COMMANDS: dict[str, Callable[[Places, Mapping[str, Any]], Result]] = {
+    "facts": lambda places, _: facts.gather(places),
     "lock": _lock,
-    "holder": lambda places, wish: lock.holder_of(places),
+    "holder": lambda places, _: lock.holder_of(places),
     "unlock": lambda places, wish: lock.give_back(places, wish["run_id"]),
-    "prepare": lambda places, wish: ground.prepare(places),
+    "prepare": lambda places, _: ground.prepare(places),
     "settle": lambda places, wish: judge.settle(places, wish.get("within_s", 1800)),
     "plan": _plan,
     "install": lambda places, wish: releases.install(places, wish["release"], Path(wish["payload"])),
@@ -167,7 +176,7 @@ COMMANDS: Dict[str, Callable[[Places, Mapping[str, Any]], Result]] = {
     "look": _look,
     "say": lambda places, wish: judge.say(places, wish["id"], wish["accepted"], wish["why"]),
     "outcome": lambda places, wish: judge.wait_for(places, wish["id"], wish["within_s"], until_ready=False),
-    "judge": lambda places, wish: judge.judge(places),
+    "judge": _judge,
     "prune": lambda places, wish: releases.prune(places, wish.get("keep", 3), wish.get("also", [])),
     "status": _status,
     "undeploy": lambda places, wish: ground.undeploy(places, purge=bool(wish.get("purge"))),

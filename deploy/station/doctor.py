@@ -6,7 +6,7 @@ import grp
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 from station.places import USER, DeployError, Places, run
 
@@ -15,7 +15,7 @@ CREDENTIALS = {"mqtt-password": "DEFECTD_MQTT__PASSWORD_FILE", "mqtt-key": "DEFE
 GROUPS = ("video", "render", "jtop")
 
 
-def as_daemon(places: Places, command: Sequence[str]) -> List[str]:
+def as_daemon(places: Places, command: Sequence[str]) -> list[str]:
     """*command* with the user, the groups and the secrets that the service gives the daemon."""
     there = {entry.gr_name for entry in grp.getgrall()}
     groups = [word for name in GROUPS if name in there for word in ("-G", name)]
@@ -24,10 +24,10 @@ def as_daemon(places: Places, command: Sequence[str]) -> List[str]:
     secrets += _secrets(places)
     if os.geteuid() != 0:
         return ["env", *secrets, *command]
-    return ["runuser", "-u", USER, *groups, "--", "env", f"HOME={places.state}", *secrets, *command]
+    return ["runuser", "-u", USER, "-g", USER, *groups, "--", "env", f"HOME={places.state}", *secrets, *command]
 
 
-def _secrets(places: Places) -> List[str]:
+def _secrets(places: Places) -> list[str]:
     try:
         lines = (places.etc / "secrets.env").read_text().splitlines()
     except OSError:
@@ -35,7 +35,7 @@ def _secrets(places: Places) -> List[str]:
     return [line.strip() for line in lines if line.strip().startswith("DEFECTD_") and "=" in line]
 
 
-def examine(places: Places, release: str, config: Path, *, ignored: Sequence[str], quick: bool) -> Dict[str, Any]:
+def examine(places: Places, release: str, config: Path, *, ignored: Sequence[str], quick: bool) -> dict[str, Any]:
     """Its findings; an error that nobody ignores raises DeployError with each one and what to do about it."""
     program = places.release(release) / "bin/defectd"
     words = ["doctor", "--config", str(config), "--json", *(["--quick"] if quick else [])]
@@ -58,11 +58,11 @@ def examine(places: Places, release: str, config: Path, *, ignored: Sequence[str
     return {"changed": False, "counts": report["counts"], "took_s": report["took_s"], "known": shown}
 
 
-def _is_ignored(section: str, finding: Dict[str, Any], ignored: Sequence[str]) -> bool:
+def _is_ignored(section: str, finding: dict[str, Any], ignored: Sequence[str]) -> bool:
     return any(name.lower() in (section.lower(), str(finding["subject"]).lower()) for name in ignored)
 
 
-def _checked(places: Places, program: Path, config: Path) -> Dict[str, Any]:
+def _checked(places: Places, program: Path, config: Path) -> dict[str, Any]:
     told = run(as_daemon(places, [str(program), "check", "--config", str(config)]), 120, cwd="/")
     if told.returncode != 0:
         raise DeployError(f"the new release refuses the configuration: {_last(told.stderr, 6)}")

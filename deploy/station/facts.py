@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from station.places import DeployError, Places, run
 
@@ -28,7 +28,7 @@ _ASK = (
 )
 
 
-def gather(places: Places) -> Dict[str, Any]:
+def gather(places: Places) -> dict[str, Any]:
     """For the preflight, which judges, and for the choice of the wheels."""
     return {
         "changed": False,
@@ -84,7 +84,7 @@ def memory_mb(root: Path) -> int:
     return int(found.group(1)) // 1024 if found else 0
 
 
-def system_packages() -> Dict[str, Any]:
+def system_packages() -> dict[str, Any]:
     """What the system's own Python has of what must not be replaced: name -> version, "" or None if unknown."""
     told = run([sys.executable, "-c", _ASK], timeout_s=120, env={**os.environ, "PYTHONNOUSERSITE": "1"}, cwd="/")
     try:

@@ -7,9 +7,9 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Sequence
 
-from station import service
+from station import lock, service
 from station.places import JUDGE, SERVICE, USER, DeployError, Places, alone, remove_durably, run, write_durably
 
 SHIPPED = {"defectd.sysusers": "etc/sysusers.d/defectd.conf", "defectd.tmpfiles": "etc/tmpfiles.d/defectd.conf"}
@@ -30,7 +30,7 @@ WantedBy=multi-user.target
 """
 
 
-def prepare(places: Places) -> Dict[str, Any]:
+def prepare(places: Places) -> dict[str, Any]:
     """User, directories, the judge's unit: nothing here depends on the release."""
     with alone(places):
         changed = _make_user()
@@ -39,6 +39,10 @@ def prepare(places: Places) -> Dict[str, Any]:
                                 (places.etc / "bundles", 0o750), (places.etc / "credentials", 0o750),
                                 (places.etc / "tls", 0o750)):  # fmt: skip
             changed |= _make_directory(directory, mode, group if mode == 0o750 else 0)
+        if not places.state.exists():  # systemd would at the first start; the doctor comes before that
+            places.state.mkdir(mode=0o700, parents=True)
+            shutil.chown(places.state, USER, group)
+            changed = True
         text = _UNIT.format(
             order=places.order, python=shlex.quote(sys.executable), program=places.deploy / "station.pyz"
         )
@@ -49,7 +53,7 @@ def prepare(places: Places) -> Dict[str, Any]:
     return {"changed": changed}
 
 
-def settle_in(places: Places, release: str, board: Sequence[str]) -> Dict[str, Any]:
+def settle_in(places: Places, release: str, board: Sequence[str]) -> dict[str, Any]:
     """What *release* brings for systemd but its unit, which is put there at the switch. *board*: options of the
     inventory for board_devices.py. Returns whether the service must start anew for it."""
     with alone(places):
@@ -103,7 +107,7 @@ def _put(path: Path, data: bytes) -> bool:
     return True
 
 
-def undeploy(places: Places, *, purge: bool) -> Dict[str, Any]:
+def undeploy(places: Places, *, purge: bool) -> dict[str, Any]:
     """Take it all out but the configuration and the state, which only *purge* removes."""
     with alone(places):
         there = [one for one in (places.opt, places.units / SERVICE, places.units / JUDGE) if one.exists()]
@@ -117,6 +121,7 @@ def undeploy(places: Places, *, purge: bool) -> Dict[str, Any]:
         shutil.rmtree(places.opt, ignore_errors=True)
         service.tell("daemon-reload")
         run(["systemctl", "reset-failed", SERVICE, JUDGE])
+        remove_durably(places.run / lock.NAME)
         if purge:
             there += [one for one in (places.etc, places.state) if one.exists()]
             shutil.rmtree(places.etc, ignore_errors=True)

@@ -6,11 +6,10 @@ order file says what to do; whoever finds one at boot does it to the end.
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from station import service
 from station.places import (
@@ -22,6 +21,7 @@ from station.places import (
     link_durably,
     read_json,
     remove_durably,
+    run,
     write_durably,
     write_json,
 )
@@ -30,12 +30,31 @@ MAX_ATTEMPTS = 2
 RESTORE_S = 600.0
 
 
-def give_order(places: Places, release: str, config: Path, *, ready_s: float, watch_s: float, reason: str) -> str:
-    """Write down what is to be done and start doing it; returns the order's id. Raises DeployError."""
+def give_order(
+    places: Places,
+    release: str,
+    config: Path,
+    *,
+    ready_s: float,
+    watch_s: float,
+    reason: str,
+    confirm_s: float = 0.0,
+    run_id: str = "",
+) -> str:
+    """Write down what is to be done and start doing it; returns the order's id. Raises DeployError.
+
+    A connection that was cut makes the controller ask again: the same run gets the order that it has given.
+    """
     directory = places.release(release)
     if not (directory / "release.json").is_file():
         raise DeployError(f"{release} is not installed here; make deploy VERSION=… installs it")
     with alone(places):
+        given = [read_json(path) or {} for path in (places.order, places.outcome)]
+        mine = [one for one in given if run_id and one.get("run_id") == run_id]
+        if mine:
+            if places.order.exists():
+                service.tell("start", "--no-block", JUDGE)  # or does nothing: it runs
+            return str(mine[0]["id"])
         if places.order.exists():
             raise DeployError("a switch is under way here; make status shows when it is done")
         before = places.current_release()
@@ -48,7 +67,8 @@ def give_order(places: Places, release: str, config: Path, *, ready_s: float, wa
         write_durably(wanted, config.read_bytes(), like=config)
         order = {
             "id": uuid.uuid4().hex, "to": release, "from": before, "ready_s": ready_s, "watch_s": watch_s,
-            "reason": reason, "attempts": 0, "back": None, "ordered_s": time.time(),
+            "confirm_s": confirm_s, "reason": reason, "run_id": run_id, "attempts": 0, "back": None,
+            "ordered_s": time.time(),
         }  # fmt: skip
         remove_durably(places.word)
         remove_durably(places.outcome)
@@ -57,13 +77,13 @@ def give_order(places: Places, release: str, config: Path, *, ready_s: float, wa
     return str(order["id"])
 
 
-def say(places: Places, order_id: str, accepted: bool, why: str) -> Dict[str, Any]:
+def say(places: Places, order_id: str, accepted: bool, why: str) -> dict[str, Any]:
     """The controller's word on the switch that is under way."""
     write_json(places.word, {"id": order_id, "accepted": accepted, "why": why})
     return {"changed": False}
 
 
-def judge(places: Places) -> Dict[str, Any]:
+def judge(places: Places) -> dict[str, Any]:
     """Carry out the order, if there is one."""
     order = read_json(places.order)
     if order is None:
@@ -81,12 +101,15 @@ def judge(places: Places) -> Dict[str, Any]:
     if why is None:
         config = places.deploy / "station.toml.wanted"
         write_durably(places.release(order["to"]) / "station.toml", config.read_bytes(), like=config)
+        remove_durably(places.refused(order["to"]))
         if order["from"] not in (None, order["to"]):
             write_json(places.deploy / "previous.json", {"release": order["from"]})
         return _end(places, order, {"ok": True, "release": order["to"], "why": None, "journal": [], "restored": False})
     journal = service.journal_tail(started_s)
     order["back"] = why
     write_json(places.order, order)
+    if order["from"] != order["to"]:
+        write_json(places.refused(order["to"]), {"why": why, "at_s": time.time()})
     restored = _go_back(places, order)
     return _end(places, order, {
         "ok": False, "release": places.current_release(), "why": why, "journal": journal,
@@ -94,7 +117,7 @@ def judge(places: Places) -> Dict[str, Any]:
     })  # fmt: skip
 
 
-def _try(places: Places, order: Dict[str, Any]) -> str | None:
+def _try(places: Places, order: dict[str, Any]) -> str | None:
     stopped_s = time.time()
     try:
         _stop()
@@ -108,17 +131,17 @@ def _try(places: Places, order: Dict[str, Any]) -> str | None:
         return refusal
     order["ready"], order["down_s"] = True, round(time.time() - stopped_s, 1)
     write_json(places.order, order)
-    return service.wait_steady(order["watch_s"], lambda: _refused(places, order["id"]))
+    return service.wait_steady(order["watch_s"], order["confirm_s"], lambda: _word(places, order["id"]))
 
 
-def _refused(places: Places, order_id: str) -> str | None:
+def _word(places: Places, order_id: str) -> tuple[bool, str] | None:
     word = read_json(places.word)
-    if word is None or word.get("id") != order_id or word["accepted"]:
+    if word is None or word.get("id") != order_id:
         return None
-    return str(word["why"])
+    return bool(word["accepted"]), str(word["why"])
 
 
-def _go_back(places: Places, order: Dict[str, Any]) -> str | None:
+def _go_back(places: Places, order: dict[str, Any]) -> str | None:
     """To what was before; else why not. Without a before, the service is stopped and taken out."""
     before, saved = order["from"], places.deploy / "station.toml.before"
     try:
@@ -139,7 +162,7 @@ def _go_back(places: Places, order: Dict[str, Any]) -> str | None:
 def _stop() -> None:
     if service.look().active not in ("inactive", "unknown"):
         service.tell("stop", SERVICE)
-    service.run(["systemctl", "reset-failed", SERVICE])  # its counter of restarts, too
+    run(["systemctl", "reset-failed", SERVICE])  # its counter of restarts, too
 
 
 def _start() -> None:
@@ -159,11 +182,11 @@ def _put(places: Places, release: str, config: Path) -> None:
     link_durably(places.current, f"releases/{release}")
 
 
-def _end(places: Places, order: Dict[str, Any], outcome: Dict[str, Any]) -> Dict[str, Any]:
+def _end(places: Places, order: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
     """The outcome first: an order without one would be carried out again."""
     outcome.update(
-        id=order["id"], at_s=time.time(), to=order["to"], reason=order["reason"], down_s=order.get("down_s"),
-        **{"from": order["from"]},
+        id=order["id"], run_id=order["run_id"], at_s=time.time(), to=order["to"], reason=order["reason"],
+        down_s=order.get("down_s"), **{"from": order["from"]},
     )  # fmt: skip
     write_json(places.outcome, outcome)
     remove_durably(places.order)
@@ -171,7 +194,7 @@ def _end(places: Places, order: Dict[str, Any], outcome: Dict[str, Any]) -> Dict
     return {"changed": True, **outcome}
 
 
-def wait_for(places: Places, order_id: str, within_s: float, *, until_ready: bool) -> Dict[str, Any]:
+def wait_for(places: Places, order_id: str, within_s: float, *, until_ready: bool) -> dict[str, Any]:
     """The outcome of *order_id*; with *until_ready* no later than it is READY. Raises DeployError if neither comes."""
     ends_s = time.monotonic() + within_s
     while time.monotonic() < ends_s:
@@ -179,13 +202,14 @@ def wait_for(places: Places, order_id: str, within_s: float, *, until_ready: boo
         if outcome is not None and outcome.get("id") == order_id:
             return {"changed": False, "ended": True, **outcome}
         order = read_json(places.order)
-        if order is not None and order["id"] == order_id and until_ready and order.get("ready") and not order["back"]:
+        ours = order is not None and order["id"] == order_id
+        if order is not None and ours and until_ready and order.get("ready") and not order["back"]:
             return {"changed": False, "ended": False, "down_s": order["down_s"], "started_s": order["started_s"]}
         time.sleep(0.25)
-    raise DeployError(f"the station did not say within {within_s:.0f} s how the switch ended; see journalctl -u {JUDGE}")
+    raise DeployError(f"the station did not say within {within_s:.0f} s how it ended; see journalctl -u {JUDGE}")
 
 
-def settle(places: Places, within_s: float) -> Dict[str, Any]:
+def settle(places: Places, within_s: float) -> dict[str, Any]:
     """Let a switch that an earlier deployment has left under way come to its end."""
     order = read_json(places.order)
     if order is None:
@@ -193,10 +217,3 @@ def settle(places: Places, within_s: float) -> Dict[str, Any]:
     service.tell("start", "--no-block", JUDGE)
     outcome = wait_for(places, order["id"], within_s, until_ready=False)
     return {**outcome, "settled": order["id"], "changed": True}
-
-
-def clean(places: Places) -> None:
-    """What orders leave."""
-    for name in ("station.toml.before", "station.toml.wanted"):
-        remove_durably(places.deploy / name)
-    shutil.rmtree(places.deploy / "incoming", ignore_errors=True)

@@ -10,7 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 USER = "defectd"
 SERVICE = "defectd.service"
@@ -93,6 +93,10 @@ class Places:
             raise DeployError(f"{name!r} is no release; expected a name like 0.1.0+1a2b3c4d")
         return self.releases / name
 
+    def refused(self, name: str) -> Path:
+        """There if the last switch to release *name* was undone."""
+        return self.release(name) / "refused.json"
+
     def current_release(self) -> str | None:
         """Its name, if the link leads to a complete release."""
         try:
@@ -136,7 +140,7 @@ def remove_durably(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def read_json(path: Path) -> Dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """None if it is absent or unreadable: a half-written one cannot be, see write_durably."""
     try:
         found = json.loads(path.read_text())
@@ -145,7 +149,7 @@ def read_json(path: Path) -> Dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def write_json(path: Path, value: Dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
     """Durably."""
     write_durably(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
@@ -187,7 +191,7 @@ def alone(places: Places, wait_s: float = 120.0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > ends_s:
                     raise DeployError(
-                        f"a step of another deployment has been running here for {wait_s:.0f} s; try again when it is done"
+                        f"a step of another deployment has been running here for {wait_s:.0f} s; try again later"
                     ) from None
                 time.sleep(0.2)
         yield

@@ -9,20 +9,20 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 from station.places import DeployError, Places, alone, read_json, run, sync_directory, write_json
 
 PIP_S = 1800.0
 
 
-def complete(places: Places) -> List[str]:
+def complete(places: Places) -> list[str]:
     """The names of all that can run, oldest first."""
     found = [one.parent for one in places.releases.glob("*/release.json") if not one.parent.name.endswith(".partial")]
     return [one.name for one in sorted(found, key=lambda one: (one / "release.json").stat().st_mtime)]
 
 
-def install(places: Places, name: str, payload: Path) -> Dict[str, Any]:
+def install(places: Places, name: str, payload: Path) -> dict[str, Any]:
     """Make release *name* from *payload*, a tar file. What an earlier attempt left is thrown away.
 
     Raises DeployError; the release that runs is not touched.
@@ -77,7 +77,7 @@ def _unpack(payload: Path, into: Path) -> None:
         raise DeployError(f"{payload}: cannot be unpacked: {error}; if the disk is full, make room") from error
 
 
-def _check_target(about: Dict[str, Any]) -> None:
+def _check_target(about: dict[str, Any]) -> None:
     here = [sys.version_info[0], sys.version_info[1]]
     if about["python"] != here or about["machine"] != os.uname().machine:
         raise DeployError(
@@ -86,7 +86,7 @@ def _check_target(about: Dict[str, Any]) -> None:
         )
 
 
-def _make_environment(partial: Path, about: Dict[str, Any]) -> None:
+def _make_environment(partial: Path, about: dict[str, Any]) -> None:
     """Without ensurepip, which Debian keeps in a package of its own: pip runs from its wheel."""
     pip = partial / "wheels" / about["pip"]
     if not pip.is_file() or hashlib.sha256(pip.read_bytes()).hexdigest() != about["pip_sha256"]:
@@ -127,13 +127,14 @@ def _last(text: str, lines: int = 2) -> str:
     return " / ".join(text.strip().splitlines()[-lines:])
 
 
-def prune(places: Places, keep: int, also: Sequence[str] = ()) -> Dict[str, Any]:
+def prune(places: Places, keep: int, also: Sequence[str] = ()) -> dict[str, Any]:
     """Remove the oldest, down to *keep*; never the one that runs, nor those named in *also*."""
     with alone(places):
         if places.order.exists():
             return {"changed": False, "removed": []}
-        spared = {places.current_release(), *also}
-        names = complete(places)
+        before = (read_json(places.deploy / "previous.json") or {}).get("release")
+        spared = {places.current_release(), before, *also}
+        names = sorted(complete(places), key=lambda name: not places.refused(name).exists())  # what failed goes first
         removed = [name for name in names[: max(len(names) - keep, 0)] if name not in spared]
         for name in removed:
             directory = places.release(name)
@@ -149,7 +150,7 @@ def prune(places: Places, keep: int, also: Sequence[str] = ()) -> Dict[str, Any]
     return {"changed": changed or bool(bundles), "removed": removed, "bundles": bundles}
 
 
-def _prune_bundles(places: Places) -> List[str]:
+def _prune_bundles(places: Places) -> list[str]:
     """Those that no configuration of any release names any more."""
     folder = places.etc / "bundles"
     if not folder.is_dir():

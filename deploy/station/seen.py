@@ -8,10 +8,10 @@ import ssl
 import time
 import uuid
 from datetime import datetime
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping
 
 
-def look_for(prefix: str, broker: Mapping[str, Any], since_s: float, within_s: float) -> Dict[str, Any]:
+def look_for(prefix: str, broker: Mapping[str, Any], since_s: float, within_s: float) -> dict[str, Any]:
     """Until a status `inspecting` or an inspection that is younger than *since_s* (Unix time, the station's clock).
 
     Returns {"seen": what or None, "reached": bool, "detail": words}; never raises for what the network does.
@@ -19,7 +19,7 @@ def look_for(prefix: str, broker: Mapping[str, Any], since_s: float, within_s: f
     from paho.mqtt.client import Client, MQTTv311  # noqa: PLC0415 - this file is read where it is not installed, too
     from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415
 
-    found: Dict[str, Any] = {"seen": None, "reached": False, "detail": "no answer"}
+    found: dict[str, Any] = {"seen": None, "reached": False, "detail": "no answer"}
     topics = [f"{prefix}/status", f"{prefix}/evt/inspection"]
 
     def connected(client: Client, _data: object, _flags: object, reason: Any, _more: object) -> None:
@@ -83,7 +83,7 @@ def _unix_s(moment: str) -> float:
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
-def broker_of(settings: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Dict[str, Any]:
+def broker_of(settings: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Host, login and certificates as the `[mqtt]` table in effect has them, the password from the environment."""
     mqtt = settings["mqtt"]
     tls = mqtt.get("tls") or {}

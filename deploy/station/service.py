@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable
 
 from station.places import SERVICE, DeployError, run
 
@@ -67,7 +67,7 @@ def wait_ready(within_s: float, restarts_allowed: int = 1) -> str | None:
         if unit.active == "active":
             return None
         if unit.restarts > restarts_allowed:
-            return f"it ended {unit.restarts} times before it was READY ({unit.result})"
+            return f"it ended {unit.restarts} times before it was READY"
         if unit.active in ("failed", "inactive") and unit.sub not in ("auto-restart", "start-pre"):
             return f"the service is {unit.active} ({unit.result})"
         if time.monotonic() > ends_s:
@@ -75,17 +75,21 @@ def wait_ready(within_s: float, restarts_allowed: int = 1) -> str | None:
         time.sleep(0.25)
 
 
-def wait_steady(for_s: float, verdict_of: Callable[[], Optional[str]]) -> str | None:
-    """Watch it for *for_s* after READY; else why not, in words. *verdict_of* is asked meanwhile: a refusal ends it."""
-    ends_s = time.monotonic() + for_s
+def wait_steady(for_s: float, confirm_s: float, word: Callable[[], tuple[bool, str] | None]) -> str | None:
+    """Watch it for *for_s* after READY; else why not, in words.
+
+    *word* is what the controller says: a refusal ends it at once. It is waited for until *confirm_s* after READY; a
+    controller that has gone away decides nothing.
+    """
+    began_s = time.monotonic()
     first = look()
     while True:
-        refusal = verdict_of()
-        if refusal is not None:
-            return refusal
+        said = word()
+        if said is not None and not said[0]:
+            return said[1]
         unit = look()
         if unit.active != "active" or unit.invocation != first.invocation:
             return f"it was READY and then ended ({unit.result}, {unit.active})"
-        if time.monotonic() > ends_s:
+        if time.monotonic() - began_s > (for_s if said is not None else max(for_s, confirm_s)):
             return None
         time.sleep(0.5)

@@ -72,10 +72,11 @@ def _download(target: Target, pins: Sequence[Pin], folder: Path) -> None:
         ]  # fmt: skip
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
     if told.returncode != 0:
-        errors = [line for line in told.stderr.splitlines() if line.startswith("ERROR")] or told.stderr.splitlines()[-3:]
+        said = told.stderr.splitlines()
+        errors = [line for line in said if line.startswith("ERROR")] or said[-3:]
         raise WheelError(
             f"{target.name}: the wheels cannot be fetched here:\n  " + "\n  ".join(errors) + "\n"
-            f"Where there is internet, `make wheels TARGET={target.name}` fetches them all; copy deploy/.cache from there"
+            f"Where there is internet, `make wheels TARGET={target.name}` fetches them; copy deploy/.cache from there"
         )
 
 
@@ -92,7 +93,8 @@ def _build(pin: Pin, folder: Path) -> None:
                               env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})  # fmt: skip
         made = list(Path(name).glob("*.whl"))
         if told.returncode != 0 or len(made) != 1:
-            raise WheelError(f"{pin.name} {pin.version}: has no wheel, and none can be built here: {told.stderr[-400:]}")
+            said = told.stderr[-400:]
+            raise WheelError(f"{pin.name} {pin.version}: has no wheel, and none can be built here: {said}")
         if not made[0].name.endswith("-none-any.whl"):
             raise WheelError(
                 f"{pin.name} {pin.version}: has no wheel, and is not pure Python ({made[0].name}): install it on the "

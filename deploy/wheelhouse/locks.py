@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
+
+import tomllib
 
 from wheelhouse.targets import Target, WheelError
 
@@ -103,17 +104,21 @@ def read_lock(path: Path) -> list[Pin]:
     try:
         text = path.read_text()
     except OSError:
-        raise WheelError(f"{path.name}: is missing; make it where there is internet: make lock TARGET={path.stem}") from None
+        raise WheelError(
+            f"{path.name}: is missing; make it where there is internet: make lock TARGET={path.stem}"
+        ) from None
     logical = re.sub(r"\\\n", " ", text)
     pins = []
-    for line in logical.splitlines():
-        line = line.split(" #")[0].strip()
+    again = f"make lock TARGET={path.stem}"
+    for written in logical.splitlines():
+        line = written.split(" #")[0].strip()
         if not line or line.startswith("#"):
             continue
         found = re.match(r"([A-Za-z0-9._-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)$", line)
         if found is None:
-            raise WheelError(f"{path.name}: {line[:60]!r} is no pinned package with hashes; run make lock TARGET={path.stem}")
-        pins.append(Pin(found.group(1).lower(), found.group(2), tuple(re.findall(r"sha256:[0-9a-f]{64}", found.group(3)))))
+            raise WheelError(f"{path.name}: {line[:60]!r} is no pinned package with hashes; run {again}")
+        hashes = re.findall(r"sha256:[0-9a-f]{64}", found.group(3))
+        pins.append(Pin(found.group(1).lower(), found.group(2), tuple(hashes)))
     return pins
 
 
@@ -122,7 +127,9 @@ def check_covers(pins: Sequence[Pin], wanted: Sequence[str], name: str) -> None:
     locked = {canonical(pin.name) for pin in pins}
     missing = [one for one in wanted if ";" not in one and canonical(re.split(r"[<>=!~\[ ;]", one)[0]) not in locked]
     if missing:
-        raise WheelError(f"{name}: the lock is older than pyproject.toml: {', '.join(missing)}; run make lock TARGET={name}")
+        raise WheelError(
+            f"{name}: the lock is older than pyproject.toml: {', '.join(missing)}; run make lock TARGET={name}"
+        )
 
 
 def canonical(name: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ from wheelhouse.targets import WheelError, provided_by, target_of
 
 _EPOCH = 1_700_000_000  # a wheel is a zip file: it cannot be older than 1980
 _BUILD_S = 300.0
+KEPT_PAYLOADS = 10
 
 
 def build(version: str | None = None) -> Path:
@@ -83,7 +83,7 @@ def make(facts: Mapping[str, Any], own: Path) -> dict[str, Any]:
     lines.append(f"defectd=={version} --hash=sha256:{sha256_of(own)}")
     files: dict[str, bytes | Path] = {
         "requirements.txt": ("\n".join(lines) + "\n").encode(),
-        **{f"systemd/{path.name}": path for path in _systemd_files(own)},
+        **{f"systemd/{path.name}": path for path in _systemd_files()},
     }
     release = f"{version}+{_digest(files, pip)[:8]}"
     about = {
@@ -95,15 +95,15 @@ def make(facts: Mapping[str, Any], own: Path) -> dict[str, Any]:
     payload = CACHE / "payloads" / f"{release}.tar"
     if not payload.exists():
         _write_tar(payload, files)
+        _forget_old(payload.parent)
     return {
         "release": release, "payload": str(payload), "version": version, "target": target.name, "provided": provided,
         "megabytes": round(payload.stat().st_size / 1e6, 1),
     }  # fmt: skip
 
 
-def _systemd_files(own: Path) -> list[Path]:
+def _systemd_files() -> list[Path]:
     """Of this checkout: a wheel has none."""
-    del own
     found = [path for path in sorted((CHECKOUT / "systemd").iterdir()) if path.is_file()]
     return [*found, *(path for path in [DEPLOY / "board_devices.py"] if path.is_file())]
 
@@ -130,6 +130,13 @@ def _write_tar(path: Path, files: Mapping[str, bytes | Path]) -> None:
     temporary.replace(path)
 
 
+def _forget_old(folder: Path) -> None:
+    """They are made anew in seconds, and are large."""
+    by_age = sorted(folder.glob("*.tar"), key=lambda one: one.stat().st_mtime)
+    for one in by_age[:-KEPT_PAYLOADS]:
+        one.unlink(missing_ok=True)
+
+
 def station_program(folder: Path = CACHE) -> Path:
     """station.pyz of deploy/station, the same bytes for the same sources."""
     path = folder / "station.pyz"
@@ -149,8 +156,3 @@ def station_program(folder: Path = CACHE) -> Path:
         temporary.write_bytes(buffer.getvalue())
         temporary.replace(path)
     return path
-
-
-def is_release_name(text: str) -> bool:
-    """0.1.0+1a2b3c4d."""
-    return re.fullmatch(r"[0-9][0-9A-Za-z.!]*\+[0-9a-f]{8}", text) is not None

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any, Mapping
+
+import tomllib
 
 from wheelhouse.locks import CHECKOUT
 from wheelhouse.targets import WheelError
@@ -50,8 +51,8 @@ def rehearse(toml: Path, files: Mapping[str, str]) -> dict[str, Any]:
 def _defectd_check(config: Path, state: Path) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DEFECTD_")}
     return subprocess.run(
-        [sys.executable, "-m", "defectd", "check", "--config", str(config)], capture_output=True, text=True, check=False,
-        timeout=CHECK_S, cwd=config.parent,
+        [sys.executable, "-m", "defectd", "check", "--config", str(config)], capture_output=True, text=True,
+        check=False, timeout=CHECK_S, cwd=config.parent,
         env={**inherited, "PYTHONPATH": str(CHECKOUT / "daemon"), "DEFECTD_STATE__DIRECTORY": str(state)},
     )  # fmt: skip
 

@@ -72,7 +72,9 @@ def target_of(facts: Mapping[str, Any]) -> Target:
     target = named(name)
     found = re.fullmatch(r"2\.(\d+)", str(facts["glibc"]))
     if found is None:
-        raise WheelError(f"its C library is {facts['glibc'] or 'no glibc'}; wheels need glibc 2.{OLDEST_MANYLINUX} or later")
+        raise WheelError(
+            f"its C library is {facts['glibc'] or 'no glibc'}; wheels need glibc 2.{OLDEST_MANYLINUX} or later"
+        )
     if int(found.group(1)) < target.glibc:
         raise WheelError(
             f"its glibc is {facts['glibc']}, and the lock {name} is for 2.{target.glibc} or later: "

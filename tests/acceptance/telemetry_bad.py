@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator
 
-from acceptance.telemetry_line import closed, line
+from acceptance.telemetry_line import calm, closed, line
 from defectd.telemetry.sample import Roots
 from support import trees
 from support.heat import Heard, Message
@@ -49,7 +49,7 @@ def _running(setting: Setting, roots: Roots, first: str = "") -> Iterator[tuple[
 def _end(here: Ground, heard: Heard) -> str:
     """More units, the end, and no error among them; telemetry was never silent. Raises Short."""
     here.await_units(len(here.collector.inspections) + _UNITS)
-    figure = closed(here)
+    figure = closed(here, heard)
     errors = [event["unit_id"] for event in here.collector.inspections if event["verdict"] == "error"]
     silence_s = heard.silence_s
     troubles = [fault["detail"] for _, fault in heard.faults("telemetry")]
@@ -188,10 +188,23 @@ def _full_disk(setting: Setting) -> str:
         ballast.unlink()
         wait_until(lambda: heard.device[-1]["disk_free_mb"] > 5, _WITHIN_S, "there is space again")
         here.await_units(len(here.collector.inspections) + _UNITS)
-        figure = closed(here)
+        calm(heard)
+        here.terminate()
+        figure = _each_once(here)
         if went_on < 3:
             raise Short(f"{went_on} tele/device in 5 s without space; {figure}")
         return f"disk_free_mb 0 of {told['disk_total_mb']:.0f} told, {went_on} tele/device in 5 s of it; {figure}"
+
+
+def _each_once(here: Ground) -> str:
+    """The MES has each unit once. Not on disk: of those delivered, the oldest give way. Raises Short."""
+    triggers = sorted(event["frame"]["trigger"] for event in here.collector.inspections)
+    if triggers != list(range(1, len(triggers) + 1)):
+        raise Short(f"{len(triggers)} units, the last is {triggers[-1]}")
+    errors = sum(event["verdict"] == "error" for event in here.collector.inspections)
+    if errors:
+        raise Short(f"{errors} of {len(triggers)} units are errors")
+    return f"{len(triggers)} units, each with its verdict"
 
 
 BAD = (

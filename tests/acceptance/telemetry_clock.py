@@ -61,7 +61,7 @@ def _run(setting: Setting, plan: list[tuple[float, str]]) -> str:
             here.await_units(len(here.collector.inspections) + _UNITS)
         if heard.silence_s > _SILENCE_S:
             raise Short(f"tele/device was silent for {heard.silence_s:.1f} s around a step of the clock")
-        figure = closed(here)
+        figure = closed(here, heard)
         units = sorted(here.collector.inspections, key=lambda event: event["seq"])
         told = f"tele/device at least each {heard.silence_s:.1f} s"
         return f"{_told(heard, plan)}; {_order(units)}; {_times(units, plan)}; {told}; {figure}"

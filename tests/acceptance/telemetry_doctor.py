@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Dict, List
 
+from defectd.configuration import load_settings
 from defectd.doctor.patient import Places
 from defectd.doctor.report import Finding, Level, Report
-from defectd.doctor.run import Nobody, Options, examine
+from defectd.doctor.run import STEPS, Nobody, Options, examine
+from defectd.telemetry.sample import Roots
 from support import trees
 from support.brokers import free_port
 from support.proving import Proof, Setting, Short
@@ -49,8 +51,6 @@ def _here(setting: Setting) -> str:
 
 
 def _changed(config: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    from defectd.configuration import load_settings
-
     settings = load_settings(config)
     return merged(json.loads(settings.model_dump_json(exclude_none=True, exclude_unset=True)), changes)
 
@@ -86,32 +86,29 @@ def _counted(findings: Findings) -> str:
 
 def _machines(setting: Setting) -> str:
     """Machines that are not here: an Orin in order, a hot and throttled one, a Xavier, a PC."""
-    in_order = _examined(setting, "agx-orin-jp6")
-    hot = _examined(setting, "agx-orin-jp5")
+
+    def machine(platform: str) -> Roots:
+        return tree(setting.directory / platform, platform)
+
+    hot = machine("agx-orin-jp5")
     trees.set_temp(hot, "gpu-thermal", 99.0)
     trees.set_throttle(hot)
     trees.set_gpu_clock(hot, max_mhz=612.0)
     trees.set_over_current(hot, "oc3", 27)
     figures = [
-        _line(_report(setting, in_order), "power mode", Level.OK, "MAXN"),
+        _line(_report(setting, machine("agx-orin-jp6")), "power mode", Level.OK, "MAXN"),
         _line(_report(setting, hot), "throttling", Level.WARNING, "gpu"),
         _line(_report(setting, hot), "power supply", Level.WARNING, "oc3 27 times"),
         _line(_report(setting, hot), "heat", Level.WARNING, "99 °C"),
-        _line(_report(setting, _examined(setting, "orin-nano")), "power mode", Level.WARNING, "15W"),
-        _line(_report(setting, _examined(setting, "agx-xavier")), "heat", Level.OK, "42 °C"),
-        _line(_report(setting, _examined(setting, "pc")), "GPU clock", None, ""),
+        _line(_report(setting, machine("orin-nano")), "power mode", Level.WARNING, "15W"),
+        _line(_report(setting, machine("agx-xavier")), "heat", Level.OK, "42 °C"),
+        _line(_report(setting, machine("pc")), "GPU clock", None, ""),
     ]
-    return "; ".join(filter(None, figures))
+    return "; ".join(figures)
 
 
-def _examined(setting: Setting, platform: str) -> Any:
-    return tree(setting.directory / platform, platform)
-
-
-def _report(setting: Setting, roots: Any) -> Report:
+def _report(setting: Setting, roots: Roots) -> Report:
     """All but what takes long or needs a broker."""
-    from defectd.doctor.run import STEPS
-
     steps = [step for step in STEPS if step.section == "machine"]
     options = Options(quick=True, dev=True, places=Places(roots=roots), steps=steps)
     return examine(setting.directory / "none.toml", options, Nobody())

@@ -157,7 +157,9 @@ def answers_of(host: SystemdHost, units: dict[str, str]) -> dict[str, Answers]:
     host.put({f"/run/systemd/system/{name}.service": text for name, text in units.items()})
     starts = "; ".join(f"systemctl start {name}.service" for name in units)
     host.run(f"systemctl daemon-reload; {starts}", check=False, timeout_s=300)
-    said = host.run(f'cd /run/probes && for name in {" ".join(units)}; do echo "$name $(cat $name.json)"; done')
+    said = host.run(
+        f'cd /run/probes && for name in {" ".join(units)}; do printf "$name "; cat $name.json || echo; done'
+    )
     found = dict(line.partition(" ")[::2] for line in said.splitlines())
     return {name: json.loads(found[name] or "{}") for name in units}
 
@@ -259,6 +261,29 @@ def test_a_device_that_the_drop_in_names_can_be_opened(host: SystemdHost):
     lines = ["DevicePolicy=closed", "DeviceAllow=/dev/net/tun rw"]
     unit = bare(lines, ("open_other_device",), "named-device", as_root=True)
     assert answers_of(host, {"named-device": unit})["named-device"]["open_other_device"] == "allowed"
+
+
+def test_the_socket_of_the_csi_cameras_is_seen_although_tmp_is_private(host: SystemdHost):
+    lines = ["PrivateTmp=yes", "BindPaths=-/tmp/argus_socket"]
+    host.run("touch /tmp/argus_socket")
+    unit = bare(lines, ("see_argus", "see_tmp"), "argus", as_root=False)
+    found = answers_of(host, {"argus": unit})["argus"]
+    assert found["see_argus"] == "allowed" and found["see_tmp"].startswith("denied")
+
+
+def test_the_clocks_go_up_at_the_start_and_back_at_the_stop(host: SystemdHost):
+    host.put(
+        {"/etc/systemd/system/defectd-clocks.service": (REPOSITORY / "systemd/defectd-clocks.service").read_text()}
+    )
+    host.run("systemctl daemon-reload; systemctl start defectd-clocks.service")
+    assert "ConditionResult=no" in host.run("systemctl show -p ConditionResult defectd-clocks.service")
+    tool = '#!/bin/sh\necho "clocks: $*" >>/dev/shm/clocks\n'
+    tool += 'case $1 in --store) echo old >"$2" ;; --restore) cat "$2" >>/dev/shm/clocks ;; esac\n'
+    host.put({"/usr/bin/jetson_clocks": tool}, mode=0o755)
+    host.run("systemctl start defectd-clocks.service; systemctl stop defectd-clocks.service")
+    said = host.run("cat /dev/shm/clocks; rm /dev/shm/clocks")
+    kept = "/run/defectd-clocks/before"
+    assert said.splitlines() == [f"clocks: --store {kept}", "clocks: ", f"clocks: --restore {kept}", "old"]
 
 
 def test_the_drop_in_is_the_same_on_a_second_run(host: SystemdHost):

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -19,14 +20,16 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
 from defectd.telemetry.sample import ROOT_VARIABLE, Roots
 from support import trees
 from support.brokers import BrokerProcess, Listener, free_port
+from support.collector import wall_time_s
 from support.proving import Skipped
 from support.station import wait_until
 
 Message = Dict[str, Any]
 
 _STEP_S = 0.2
+_NEAR_C = 0.6  # of two neighbouring steps
 _STALLED_S = 1.0  # units come many times a second
-_FULL_MHZ, _SLOWED_MHZ = 1300.5, 306.0
+_FULL_MHZ, _CAPPED_MHZ, _SLOWED_MHZ = 1300.5, 612.0, 306.0
 _RUNS_S, _STANDS_S = 0.012, 0.028
 """An engine on slowed clocks: of each 40 ms it runs so long."""
 _PROMETHEUS_STARTS_S = 60.0
@@ -35,6 +38,14 @@ _PROMETHEUS_STARTS_S = 60.0
 def on_machine(roots: Roots) -> dict[str, str]:
     """The environment of a daemon that is to believe it runs on *roots*."""
     return {ROOT_VARIABLE: str(roots.sys.parent)}
+
+
+@contextlib.contextmanager
+def machine(platform: str) -> Iterator[Roots]:
+    """A tree that is written often, in memory as the kernel's is: a disk may take seconds."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=str(memory) if memory.is_dir() else None) as directory:
+        yield trees.tree(Path(directory) / "machine", platform)
 
 
 class Heard(Listener):
@@ -54,6 +65,10 @@ class Heard(Listener):
         """All on the topic that ends in *name* ("tele/device", "evt/fault"), in order."""
         return [(at_s, message) for at_s, topic, message in list(self.heard) if topic == name]
 
+    def dated(self, name: str) -> list[tuple[float, Message]]:
+        """The same with the time at which the daemon says that it was: it does not matter how long it travelled."""
+        return [(wall_time_s(message.get("ts") or message["created_at"]), message) for _, message in self.of(name)]
+
     @property
     def device(self) -> list[Message]:
         """All tele/device."""
@@ -72,8 +87,12 @@ class Heard(Listener):
         return to_s - from_s - (nothing_s if nothing_s > _STALLED_S else 0.0)
 
     def faults(self, component: str) -> list[tuple[float, Message]]:
-        """The evt/fault of *component*."""
-        return [(at_s, message) for at_s, message in self.of("evt/fault") if message["component"] == component]
+        """The evt/fault of *component*, dated."""
+        return [(at_s, message) for at_s, message in self.dated("evt/fault") if message["component"] == component]
+
+    def keep(self, path: Path) -> None:
+        """Write all of it, one message a line: for whoever asks why."""
+        path.write_text("".join(json.dumps(each) + "\n" for each in list(self.heard)))
 
 
 @dataclass(frozen=True)
@@ -118,9 +137,19 @@ class Furnace:
     """The processes that a slowed GPU slows: they stand still for most of the time."""
     heat: list[tuple[float, float]] = field(default_factory=list)
     held_back: dict[str, tuple[float, float]] = field(default_factory=dict)
-    begun_s: float = 0.0
+    begun_s: float = field(default_factory=time.time)
     _slowed: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
+
+    def prepare(self) -> None:
+        """As it is at the begin of the course."""
+        self._step(0.0)
+
+    def told(self, celsius: float, at_s: float, lag_s: float) -> bool:
+        """It had about *celsius* at some time in the last *lag_s* before *at_s* (wall time)."""
+        before = [value for then_s, value in self.heat if then_s < at_s - lag_s][-1:]
+        near = before + [value for then_s, value in self.heat if at_s - lag_s <= then_s <= at_s]
+        return bool(near) and min(near) - _NEAR_C <= celsius <= max(near) + _NEAR_C
 
     def run(self) -> None:
         """The whole course; what it takes is `course.lasts_s`."""
@@ -143,9 +172,9 @@ class Furnace:
         hot = celsius >= (course.calm_c if self._slowed.is_set() else course.alert_c)
         if hot != self._slowed.is_set():
             trees.set_throttle(self.roots, "gpu", hot)
-            trees.set_gpu_clock(self.roots, current_mhz=_SLOWED_MHZ if hot else _FULL_MHZ)
             (self._slowed.set if hot else self._slowed.clear)()
-        trees.set_gpu_clock(self.roots, max_mhz=612.0 if _within(at_s, course.capped) else _FULL_MHZ)
+        limit_mhz = _CAPPED_MHZ if _within(at_s, course.capped) else _FULL_MHZ
+        trees.set_gpu_clock(self.roots, current_mhz=_SLOWED_MHZ if hot else limit_mhz, max_mhz=limit_mhz)
         if _within(at_s, course.over_current):
             trees.set_over_current(self.roots, "oc3", int((at_s - course.over_current[0]) / 0.5) + 1)
         for cause, now in (

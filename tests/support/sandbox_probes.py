@@ -60,6 +60,10 @@ def see_tmp() -> None:
         raise _denied("another /tmp")
 
 
+def see_argus() -> None:
+    os.stat("/tmp/argus_socket")
+
+
 def share_mounts() -> None:
     if os.readlink("/proc/self/ns/mnt") == Path("/run/probes/host-mnt").read_text().strip():
         return
@@ -213,8 +217,6 @@ def read_secret_credential() -> None:
 
 
 # What the daemon needs, and must be allowed to.
-
-
 def reach_localhost() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("127.0.0.1", 9))

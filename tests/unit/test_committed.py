@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from defectd.app import build_recipe
+from defectd.checked import build_recipe
 from defectd.committed import committed_model, lost_marker
 from defectd.model_source import open_model
 from defectd.models.bundle import open_bundle

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from defectd.app import build_recipe
+from defectd.checked import build_recipe
 from defectd.committed import committed_model
 from defectd.errors import ModelError
 from defectd.model_planner import ModelPlanner

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from defectd.app import Checked, topics_of
+from defectd.app import topics_of
+from defectd.checked import Checked
 from defectd.settings import Settings
 from defectd.telemetry.sample import Board, DeviceSample, Roots
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Iterator, Protocol, Sequence
 
-from defectd.app import Checked, check
+from defectd.checked import Checked, check
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.configuration import load_settings
 from defectd.doctor.checks.access import check_devices, check_jtop

@@ -15,7 +15,7 @@ from typing import Callable, Literal, Sequence
 
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.engine.server import EnginePlan, EngineServer
-from defectd.workers.process import Died, News, Worker, WorkerState
+from defectd.workers.process import Died, News, Worker, WorkerState, cause_of_death
 from defectd.workers.protocol import Kind, Note
 
 _LEAVE_S = 10.0
@@ -140,7 +140,7 @@ class Engines:
 
     def attend(self, now_ns: int) -> list[Outcome]:
         """Do what was asked for; hear and supervise all but the serving engine."""
-        while not self._requests.empty():
+        while not self._requests.empty() and self._revert is None:  # what was asked after it must wait for it
             self._requests.get_nowait()()
         if self._candidate is not None:
             self._follow(self._candidate, [*self._candidate.receive(), *self._candidate.tick(now_ns)])
@@ -186,6 +186,9 @@ class Engines:
             plan = self._offers.get_nowait()
         except Empty:
             return
+        if plan.sha256 != self.serving.plan.sha256:
+            self._told.append(Outcome(plan, "failed", "another model serves by now"))
+            return
         self._candidate = self._make(plan)
         self._candidate.worker.start()
 
@@ -194,7 +197,7 @@ class Engines:
         staged = self._staged is not None
         for record in news:
             if isinstance(record, Died):
-                self._give_up(candidate, record.fatal_detail or record.reason)
+                self._give_up(candidate, cause_of_death(record))
             elif isinstance(record, Note) and staged and record.kind is Kind.STAGE:
                 self._told.append(Outcome(candidate.plan, _STAGES[record.body["stage"]], staged=True))
             elif isinstance(record, Note) and staged and record.kind is Kind.READY:
@@ -240,7 +243,6 @@ class Engines:
         if self._staged is None or self._resident is None:
             return
         self._spares = deque(self._staged.spares)
-        self._offers = SimpleQueue()  # they were for the model before
         self._dismiss(self._resident)
         self._resident = self._staged = None
         self._told.append(Outcome(self.serving.plan, "settled", staged=True))

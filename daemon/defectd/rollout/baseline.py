@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Sequence, Union
 
+from defectd.clock import ms_between
+from defectd.engine.choice import percentile
 from defectd.inspection.events import ErrorReason
 from defectd.inspection.shadow import JudgedUnit
 from defectd.rollout.statistics import LEAST_UNITS, Latencies
@@ -38,6 +40,8 @@ class Baseline:
     p99_ms: float | None
     failed_share: float
     error_share: float
+    interval_ms: float | None = None
+    """From one unit to the next, the median."""
 
     @classmethod
     def of(cls, units: Sequence[JudgedUnit]) -> Baseline:
@@ -45,12 +49,14 @@ class Baseline:
         failed = sum(unit.verdict == "failed" for unit in units)
         judged = sum(unit.verdict in JUDGED for unit in units)
         errors = sum(unit.error in ENGINE_ERRORS for unit in units)
+        gaps_ms = [ms_between(one.at_ns, next_one.at_ns) for one, next_one in zip(units, units[1:])]
         latencies = Latencies(unit.capture_to_verdict_ms for unit in units if has_latency(unit))
         return cls(
             units=judged,
             p99_ms=latencies.p99_ms if len(latencies) else None,
             failed_share=failed / judged if judged else 0.0,
             error_share=errors / (judged + errors) if errors else 0.0,
+            interval_ms=percentile(gaps_ms, 0.5) if gaps_ms else None,
         )
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 
-from defectd.clock import utc_now
+from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.errors import ModelError, StateError
-from defectd.inspection.events import CommandReport, ModelRef, ModelReported, RolloutReport
+from defectd.inspection.events import CommandReport, ModelProgress, ModelRef, ModelReported, RolloutReport
 from defectd.models.catalog import Pointer
 from defectd.models.envelope import TrustError
 from defectd.models.store import Store
@@ -19,6 +19,9 @@ from defectd.rollout.states import FINAL, State
 
 log = logging.getLogger(__name__)
 
+_PROGRESS_EVERY_NS = NS_PER_S // 2
+_REPORT_EVERY_NS = 10 * NS_PER_S
+_UNTIMELY = ("expired", "not_yet")
 _MAX_REPORTED = 2000  # characters of what a stranger's bytes make us say
 
 
@@ -33,10 +36,13 @@ class Intake:
         self.waits_for: str | None = None
         self.end_asked: str | None = None
         self._last_command: CommandReport | None = None
+        self._untimely = b""
+        self._told_ns = self._reported_ns = 0
 
     def take(self, envelope: bytes) -> None:
         """One message from `model/desired`. A cleared one changes nothing."""
         if not envelope:
+            self._untimely = b""
             return
         command: Command | None = None
         try:
@@ -52,6 +58,7 @@ class Intake:
             admission = Admission("refuse", "unreadable", str(error))
         except StateError as error:
             admission = Admission("refuse", "disk", str(error))
+        self._untimely = envelope if admission.code in _UNTIMELY else b""
         log.warning("command %s: %s: %s", command and command.request_id, admission.code, admission.detail)
         self._last_command = CommandReport(
             request_id=command and command.request_id,
@@ -63,6 +70,40 @@ class Intake:
         )
         self.report()
 
+    def reconsider(self) -> None:
+        """A command that came at the wrong time, because the clock was wrong: it has been set since, perhaps. Raises
+        StateError."""
+        if not self._untimely:
+            return
+        try:
+            still = self._decide(read_command(self._untimely, self._ports.root(), None)).code in _UNTIMELY
+        except ModelError:
+            still = True
+        if not still:
+            self.take(self._untimely)
+
+    def say(self, detail: str, share: float | None) -> None:
+        """Progress of the present state, for a bar; rarely enough for a network."""
+        rollout, now_ns = self.rollout, monotonic_ns()
+        if rollout is None or now_ns - self._told_ns < _PROGRESS_EVERY_NS:
+            return
+        self._told_ns = now_ns
+        self.percent = None if share is None else round(min(1.0, max(0.0, share)) * 100, 1)
+        if now_ns - self._reported_ns > _REPORT_EVERY_NS:
+            self.report()
+        self._ports.progress(
+            ModelProgress(
+                request_id=rollout.request_id, state=rollout.state.value, percent=self.percent, detail=detail,
+                ts=utc_now(),
+            )
+        )  # fmt: skip
+
+    def wait_for(self, what: str | None) -> None:
+        """What a person would want to know while nothing moves."""
+        if self.waits_for != what:
+            self.waits_for = what
+            self.report()
+
     def show(self, rollout: Rollout) -> None:
         """It has moved."""
         if rollout != self.rollout:
@@ -71,6 +112,7 @@ class Intake:
 
     def report(self) -> None:
         """Say anew what holds now; if the disk cannot be read, what was said before stands."""
+        self._reported_ns = monotonic_ns()
         try:
             self.reported = self._state()
         except StateError as error:
@@ -130,12 +172,13 @@ class Intake:
                 command.request_id, command.seq, command.action, signed.payload, command.created, wanted, seq
             )
         elif admission.kind in ("approve", "cancel", "go_back"):
-            self._ledger.note_command(command.request_id, sha256, command.seq, command.created)
             active = self._ledger.active()
-            if active is not None and admission.kind == "approve":
-                self.rollout = self._ledger.keep_gate(active, "approval", {"by": command.request_id})
-            elif active is not None:
+            if active is not None:  # first, so that a crash in between means that it is obeyed when it comes again
+                gate = "approval" if admission.kind == "approve" else "end"
+                self.rollout = self._ledger.keep_gate(active, gate, {"by": command.request_id})
+            if admission.kind != "approve":
                 self.end_asked = command.request_id
+            self._ledger.note_command(command.request_id, sha256, command.seq, command.created)
         elif admission.kind == "refuse" and admission.lasting and admission.code != "conflict":
             self._ledger.note_refusal(command.request_id, sha256, admission.code, admission.detail)
 

@@ -7,30 +7,31 @@ waited for here and never waits for this: it is asked through `Engines` and watc
 from __future__ import annotations
 
 import logging
-from queue import Empty, SimpleQueue
+from collections import deque
+from contextlib import suppress
 from typing import Any, Callable, Mapping
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
 from defectd.engine.server import EnginePlan
 from defectd.engine.serving import Outcome, OutcomeKind
 from defectd.errors import ModelError, StateError
-from defectd.inspection.events import ModelProgress, ModelReported, RolloutEvent
+from defectd.inspection.events import ModelReported, RolloutEvent
 from defectd.rollout import injection
 from defectd.rollout.baseline import Baseline
 from defectd.rollout.command import Command, parse_command
 from defectd.rollout.intake import Intake
 from defectd.rollout.ledger import Ledger, Rollout, Superseded, TooManyTransitions
-from defectd.rollout.ports import EndAsked, Failed, Ports, Stopping
-from defectd.rollout.starts import GOOD_AFTER_S, start_is_good
+from defectd.rollout.policy import Policy
+from defectd.rollout.ports import EndAsked, Failed, Ports, Staging, Stopping
 from defectd.rollout.states import CANCELLABLE, FINAL, State, end_for
 from defectd.rollout.watching import LineWatch
 
 log = logging.getLogger(__name__)
 
 _ROUND_S = 0.5
-_PROGRESS_EVERY_NS = NS_PER_S // 2
-_REPORT_EVERY_NS = 10 * NS_PER_S
+_COMMANDS_AT_ONCE = 4
 _REVERT_WITHIN_S = 15.0
+_RECONSIDER_EVERY_NS = 30 * NS_PER_S
 _START_WITHIN_S = 3600.0  # the worker has a limit of its own; this one is for a loop that does not answer
 
 Step = Callable[["Journey", Rollout], Rollout]
@@ -46,7 +47,7 @@ class Journey:
         ports: Ports,
         steps: Mapping[State, Step],
         watch: LineWatch,
-        inbox: SimpleQueue[bytes],
+        inbox: deque[bytes],
         stopped: Callable[[], bool],
         *,
         clean: bool,
@@ -60,13 +61,12 @@ class Journey:
         self._steps, self._inbox, self._clean = steps, inbox, clean
         self._stop_asked = stopped
         self._intake: Intake | None = None
-        self._told_ns = self._reported_ns = 0
-        self._good_ns: int | None = None
+        self._reconsider_ns = 0
         self._outcomes: list[Outcome] = []
 
     def run(self) -> None:
         """From READY on, until the daemon stops, or somebody else has taken over."""
-        self._good_ns = monotonic_ns() + GOOD_AFTER_S * NS_PER_S
+        self.progress_ns = monotonic_ns()
         try:
             self._open()
             self._resume()
@@ -76,6 +76,16 @@ class Journey:
             pass
         except Superseded as error:
             log.warning("%s", error)
+        finally:
+            if self._intake is not None:
+                self.store.close()
+
+    @property
+    def engines(self) -> Staging:
+        """Not for a thread that was given up: raises Superseded."""
+        if self.abandoned:
+            raise Superseded("this thread was given up, and another one goes on")
+        return self.ports.engines
 
     @property
     def reported(self) -> ModelReported | None:
@@ -104,39 +114,21 @@ class Journey:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """The same for code that cannot be interrupted by an exception: True if it is to stop."""
         self.progress_ns = monotonic_ns()
-        while not self._stopped():
-            try:
-                self.intake.take(self._inbox.get_nowait())
-            except Empty:
-                break
+        for _ in range(_COMMANDS_AT_ONCE):
+            with suppress(IndexError):
+                self.intake.take(self._inbox.popleft())
         if timeout_s and not self._stopped() and self.intake.end_asked is None:
             self.watch.news.wait(timeout_s)
             self.watch.news.clear()
         return self._stopped() or self.intake.end_asked is not None
 
     def say(self, detail: str, share: float | None) -> None:
-        """Progress of the present state, for a bar; rarely enough for a network."""
-        rollout = self.intake.rollout
-        now_ns = monotonic_ns()
-        if rollout is None or now_ns - self._told_ns < _PROGRESS_EVERY_NS:
-            return
-        self._told_ns = now_ns
-        percent = None if share is None else round(min(1.0, max(0.0, share)) * 100, 1)
-        self.intake.percent = percent
-        if now_ns - self._reported_ns > _REPORT_EVERY_NS:
-            self._reported_ns = now_ns
-            self.intake.report()
-        self.ports.progress(
-            ModelProgress(
-                request_id=rollout.request_id, state=rollout.state.value, percent=percent, detail=detail, ts=utc_now()
-            )
-        )
+        """Progress of the present state."""
+        self.intake.say(detail, share)
 
     def waits_for(self, what: str | None) -> None:
         """What a person would want to know while nothing moves."""
-        if self.intake.waits_for != what:
-            self.intake.waits_for = what
-            self.intake.report()
+        self.intake.wait_for(what)
 
     def keep_gate(self, rollout: Rollout, gate: str, numbers: Mapping[str, Any]) -> Rollout:
         """On disk, and in the report."""
@@ -151,8 +143,7 @@ class Journey:
                 outcome = self._outcomes.pop(0)
                 if outcome.kind in kinds:
                     return outcome
-                if outcome.kind in ("failed", "reverted"):
-                    raise Failed("candidate_failed", f"the candidate's engine: {outcome.detail}", blame=True)
+                self._raise_if_failed(outcome)
             if monotonic_ns() - begun_ns > within_s * NS_PER_S:
                 raise Failed("no_answer", f"the inspection loop did not say {' or '.join(kinds)} in {within_s:.0f} s")
             self.breathe(_ROUND_S)
@@ -160,8 +151,12 @@ class Journey:
     def check_candidate(self) -> None:
         """Raises Failed if its engine has given up."""
         for outcome in self.watch.take_outcomes():
-            if outcome.kind in ("failed", "reverted"):
-                raise Failed("candidate_failed", f"the candidate's engine: {outcome.detail}", blame=True)
+            self._raise_if_failed(outcome)
+
+    def _raise_if_failed(self, outcome: Outcome) -> None:
+        if outcome.kind in ("failed", "reverted"):
+            self._outcomes = [outcome]  # the line is with the old model already: nobody need wait for that
+            raise Failed("candidate_failed", f"the candidate's engine: {outcome.detail}", blame=True)
 
     def forget_outcomes(self) -> None:
         """What came before no longer counts."""
@@ -170,16 +165,23 @@ class Journey:
 
     def move(self, rollout: Rollout, state: State, code: str = "", detail: str = "") -> Rollout:
         """On disk, and told."""
-        return self._tell(rollout.state, self.ledger.move(rollout, state, code, detail))
+        return self._tell(rollout, self.ledger.move(rollout, state, code, detail))
 
     def commit(self, rollout: Rollout, detail: str) -> Rollout:
         """The candidate is the committed model from now on."""
-        return self._tell(rollout.state, self.ledger.commit(rollout, detail))
+        return self._tell(rollout, self.ledger.commit(rollout, detail))
 
     @staticmethod
     def command_of(rollout: Rollout) -> Command:
         """What was signed."""
         return parse_command(rollout.command)
+
+    def policy_of(self, rollout: Rollout) -> Policy:
+        """A release to go back to is not compared with the one that it shall replace."""
+        policy = self.command_of(rollout).policy
+        if rollout.action != "rollback":
+            return policy
+        return policy.model_copy(update={"shadow_units": 0, "probation_units": 0})
 
     # -- one step after the other ----------------------------------------------------------------------------
 
@@ -203,7 +205,7 @@ class Journey:
         rollout = self.ledger.active()
         if rollout is None:
             return
-        self._persist(lambda: self._tell(rollout.state, self.ledger.resume(rollout, clean=self._clean)))
+        self._persist(lambda: self._tell(rollout, self.ledger.resume(rollout, clean=self._clean)))
 
     def _round(self) -> None:
         """Hear commands, and do the next step of the rollout that is under way."""
@@ -211,21 +213,19 @@ class Journey:
         if self._stopped():
             raise Stopping
         try:
-            self._count_as_good()
+            if monotonic_ns() >= self._reconsider_ns:
+                self._reconsider_ns = monotonic_ns() + _RECONSIDER_EVERY_NS
+                self.intake.reconsider()
             rollout = self.ledger.active()
         except StateError as error:
             self.ports.faults.begin("rollout", "state_unusable", str(error))
             return
+        self.ports.faults.end("rollout", "state_unusable")
         if rollout is None:
             self.intake.end_asked = None
         else:
+            self.intake.end_asked = rollout.gates.get("end", {}).get("by")
             self._advance(rollout)
-
-    def _count_as_good(self) -> None:
-        """The station inspects, and has for a while: its starts up to now led to something."""
-        if self._good_ns is not None and monotonic_ns() >= self._good_ns:
-            start_is_good(self.store)
-            self._good_ns = None
 
     def _advance(self, rollout: Rollout) -> None:
         self.intake.show(rollout)
@@ -252,37 +252,51 @@ class Journey:
     def _end(self, rollout: Rollout, code: str, detail: str, *, blame: bool = False) -> None:
         """Whatever else happens, the line is with the committed model again; then that is written down."""
         log.warning("rollout %s ends in %s: %s: %s", rollout.request_id, rollout.state.value, code, detail)
-        self.ports.engines.revert(detail)
+        if self._is_committed(rollout.request_id):  # the disk failed after the commit was on it
+            self.engines.settle()
+            return
+        self.engines.revert(detail)
+        self.ports.faults.end("rollout", "line_paused", detail)
+        blame = blame and rollout.action == "deploy"  # a release to go back to was good enough once
         self._persist(lambda: self._write_end(rollout.request_id, code, detail, blame=blame))
         self.intake.end_asked = None
+
+    def _is_committed(self, request_id: str) -> bool:
+        """As far as the disk tells."""
+        try:
+            rollout = self.ledger.find(request_id)
+        except StateError:
+            return False
+        return rollout is not None and rollout.state is State.COMMITTED
 
     def _write_end(self, request_id: str, code: str, detail: str, *, blame: bool) -> None:
         rollout = self.ledger.find(request_id)
         assert rollout is not None
-        if rollout.state is State.COMMITTED:  # the disk failed after the commit was on it
-            self.ports.engines.settle()
         if rollout.state in FINAL:
             return
         final = end_for(rollout.state)
         if code == "operator" and rollout.state in CANCELLABLE:
             final = State.CANCELLED
+        quarantine = detail if blame and final in (State.FAILED, State.ROLLED_BACK) else None
         if final is State.ROLLED_BACK and rollout.state is not State.ROLLING_BACK:
-            rollout = self.move(rollout, State.ROLLING_BACK, code, detail)
+            moved = self.ledger.move(rollout, State.ROLLING_BACK, code, detail, quarantine=quarantine)
+            rollout = self._tell(rollout, moved)
             injection.reach(rollout.state.value)
             self._await_revert()
-        quarantine = detail if blame and final in (State.FAILED, State.ROLLED_BACK) else None
+        if final is not State.FAILED:
+            quarantine = None  # it was said with the way back
         moved = self.ledger.move(rollout, final, rollout.code or code, rollout.detail or detail, quarantine=quarantine)
-        self._tell(rollout.state, moved)
+        self._tell(rollout, moved)
         self.ports.faults.note("rollout", final.value, f"{request_id}: {code}: {detail}")
 
     def _await_revert(self) -> None:
         """The loop answers within a unit; if it does not, the old model serves after the next start at the latest."""
         begun_ns = monotonic_ns()
         while monotonic_ns() - begun_ns < _REVERT_WITHIN_S * NS_PER_S and not self._stopped():
-            if any(
-                outcome.kind in ("reverted", "failed") for outcome in [*self._outcomes, *self.watch.take_outcomes()]
-            ):
+            self._outcomes += self.watch.take_outcomes()
+            if any(outcome.kind in ("reverted", "failed") for outcome in self._outcomes):
                 break
+            self.progress_ns = monotonic_ns()
             self.watch.news.wait(_ROUND_S)
             self.watch.news.clear()
         self._outcomes = []
@@ -312,19 +326,18 @@ class Journey:
         self.watch.news.wait(backoff.next_s())
         self.watch.news.clear()
 
-    def _tell(self, before: State, moved: Rollout) -> Rollout:
-        if moved.state is before and moved.transitions == 0:
+    def _tell(self, before: Rollout, moved: Rollout) -> Rollout:
+        if moved.transitions == before.transitions:
             return moved
+        place, state = "/".join(self.ports.place[:4]), moved.state.value
         self.ports.record(
             RolloutEvent(
-                station="/".join(self.ports.place[:4]), boot_id=self.ports.boot_id, created_at=utc_now(),
-                request_id=moved.request_id, action=moved.action, from_state=before.value, state=moved.state.value,
-                code=moved.code, detail=moved.detail, manifest_sha256=moved.manifest_sha256, attempts=moved.attempts,
+                station=place, boot_id=self.ports.boot_id, created_at=utc_now(), request_id=moved.request_id,
+                action=moved.action, from_state=before.state.value, state=state, code=moved.code, detail=moved.detail,
+                manifest_sha256=moved.manifest_sha256, attempts=moved.attempts,
             )
         )  # fmt: skip
-        log.info(
-            "rollout %s: %s -> %s %s %s", moved.request_id, before.value, moved.state.value, moved.code, moved.detail
-        )
+        log.info("rollout %s: %s, then %s %s", moved.request_id, before.state.value, state, moved.detail)
         self.intake.percent = None
         self.intake.waits_for = None
         self.intake.show(moved)

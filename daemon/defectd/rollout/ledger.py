@@ -210,7 +210,7 @@ class Ledger:
         ValueError for a step that the table does not have."""
         if state is State.COMMITTED or not may_move(rollout.state, state):
             raise ValueError(f"{rollout.request_id}: {rollout.state.value} is not followed by {state.value} here")
-        if quarantine is not None and state not in (State.FAILED, State.ROLLED_BACK):
+        if quarantine is not None and state not in (State.FAILED, State.ROLLING_BACK, State.ROLLED_BACK):
             raise ValueError(f"{rollout.request_id}: {state.value} is no reason for a quarantine")
         with self._store.transaction() as change:
             _advance(change, rollout, state, code, detail, rollout.attempts if attempts is None else attempts)
@@ -274,11 +274,6 @@ class Ledger:
         """The code and the reason for which that bundle is not tried again."""
         rows = self._store.rows("SELECT code, reason FROM quarantine WHERE manifest_sha256 = ?", manifest_sha256)
         return (rows[0][0], rows[0][1]) if rows else None
-
-    def release_quarantine(self, manifest_sha256: str) -> None:
-        """That bundle may be tried again: a person wants it."""
-        with self._store.transaction() as change:
-            change.execute("DELETE FROM quarantine WHERE manifest_sha256 = ?", (manifest_sha256,))
 
     def _again(self, request_id: str) -> Rollout:
         (rollout,) = self._some("WHERE request_id = ?", request_id)

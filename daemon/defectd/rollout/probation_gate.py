@@ -19,6 +19,7 @@ _BREACHES = 3
 _CHECK_EVERY_NS = NS_PER_S
 _STANDSTILL_NS = 10 * NS_PER_S
 _UNJUDGED_UNITS = 20
+_FAILING_UNITS = 5  # in a row, by the candidate: whatever the shares say, this is no model to decide
 _SIGMAS = 3.0
 
 
@@ -34,6 +35,7 @@ class ProbationGate:
         self._passed = self._failed = self._camera_errors = 0
         self._errors: Counter[ErrorReason] = Counter()
         self._latencies = Latencies()
+        self._failing: deque[ErrorReason] = deque(maxlen=_FAILING_UNITS)
         self._unjudged: deque[str] = deque(maxlen=_UNJUDGED_UNITS)
         self._last_ns: int | None = None
         self._running_ns = 0
@@ -53,12 +55,16 @@ class ProbationGate:
             return
         if unit.error in ENGINE_ERRORS and unit.model_sha256 in (None, self._sha256):
             self._errors[unit.error] += 1
+            self._failing.append(unit.error)
             if has_latency(unit):
                 self._latencies.add(unit.capture_to_verdict_ms)
             if unit.error == "non_finite_output":
                 self._fail("non_finite_output", f"the candidate's answer to unit {self._seen} holds NaN or infinity")
         elif unit.error is not None and unit.error not in ENGINE_ERRORS:
             self._camera_errors += 1
+        if len(self._failing) == _FAILING_UNITS:
+            code = "too_slow" if set(self._failing) == {"deadline_exceeded"} else "errors"
+            self._fail(code, f"{_FAILING_UNITS} units in a row had no verdict: {_in_words(Counter(self._failing))}")
         self._unjudged.append(unit.error or "judged by another model")
         if len(self._unjudged) == _UNJUDGED_UNITS:
             reasons = _in_words(Counter(self._unjudged))
@@ -117,6 +123,7 @@ class ProbationGate:
 
     def _count(self, unit: JudgedUnit) -> None:
         self._unjudged.clear()
+        self._failing.clear()
         self._passed += unit.verdict == "passed"
         self._failed += unit.verdict == "failed"
         self._latencies.add(unit.capture_to_verdict_ms)

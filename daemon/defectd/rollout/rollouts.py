@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from contextlib import suppress
-from queue import SimpleQueue
 
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.engine.serving import Outcome
@@ -31,7 +31,7 @@ class Rollouts:
     def __init__(self, ports: Ports, *, after_clean_stop: bool) -> None:
         self._ports, self._clean = ports, after_clean_stop
         self._watch = LineWatch()
-        self._inbox: SimpleQueue[bytes] = SimpleQueue()
+        self._inbox: deque[bytes] = deque(maxlen=_WAITING_COMMANDS)
         self._stop = threading.Event()
         self._hang_ns = int(injection.hang_limit_s(_HANG_S) * NS_PER_S)
         self._journey, self._thread = self._begin(clean=after_clean_stop)
@@ -57,11 +57,22 @@ class Rollouts:
                 start_is_good(store)
             store.close()
 
+    def count_as_good(self) -> None:
+        """The station's engine has worked for a while: its starts up to now led to something. Does not block."""
+        threading.Thread(target=self._count_as_good, name="starts", daemon=True).start()
+
+    def _count_as_good(self) -> None:
+        try:
+            store = self._ports.open_store()
+            start_is_good(store)
+            store.close()
+        except StateError as error:
+            log.warning("the start is not counted as good: %s", error)
+
     def command(self, envelope: bytes) -> None:
-        """What arrived on `model/desired`; of too many at once the last ones are dropped, retained as they are."""
-        if self._inbox.qsize() < _WAITING_COMMANDS:
-            self._inbox.put(envelope)
-            self._watch.news.set()
+        """What arrived on `model/desired`; of too many at once the oldest give way, as in the broker."""
+        self._inbox.append(envelope)
+        self._watch.news.set()
 
     def inspected(self, event: InspectionEvent) -> None:
         """A unit was decided."""
@@ -89,13 +100,14 @@ class Rollouts:
         return f"rollout {report.rollout.state}{waits}"
 
     def tend(self) -> None:
-        """A thread that hangs must not leave a candidate to decide unwatched: the old model serves again, and another
-        thread goes on as after a crash. What the old one still writes is refused by the ledger."""
-        if self._stop.is_set() or monotonic_ns() - self._journey.progress_ns < self._hang_ns:
+        """A thread that hangs, or has died, must not leave a candidate to decide unwatched: the old model serves again,
+        and another thread goes on as after a crash. What the old one still asks for or writes is refused."""
+        hangs = monotonic_ns() - self._journey.progress_ns > self._hang_ns
+        if self._stop.is_set() or (self._thread.is_alive() and not hangs):
             return
         self._ports.faults.note("rollout", "hung", "the rollout made no progress; it goes on as after a crash")
-        self._ports.engines.revert("the rollout hangs")
         self._journey.abandoned = True
+        self._ports.engines.revert("the rollout hangs")
         self._journey, self._thread = self._begin(clean=False)
         self._thread.start()
 

@@ -20,6 +20,7 @@ class ShadowGate:
     def __init__(self, policy: Policy, deadline_ms: float, baseline: Baseline | None = None) -> None:
         self._policy, self._deadline_ms = policy, deadline_ms
         self._line_p99_ms = baseline.p99_ms if baseline is not None and baseline.telling else None
+        self._interval_ms = baseline.interval_ms if baseline is not None and baseline.telling else None
         self._pairs = Pairs()
         self._not_compared = self._errors = self._other_codes = 0
         self._served, self._candidate = Latencies(), Latencies()
@@ -117,6 +118,12 @@ class ShadowGate:
         if not len(self._candidate):
             self._end(False, "no_data", f"the candidate judged {self.units} units and never said how long it took")
             return
+        if self._interval_ms is not None and self._candidate.median_ms > self._interval_ms:
+            self._end(
+                False, "too_slow",
+                f"the candidate's inference takes {self._candidate.median_ms:.0f} ms (median), and a unit comes every "
+                f"{self._interval_ms:.0f} ms: it cannot keep up. Take a smaller model, or a faster runtime",
+            )  # fmt: skip
         beside_ms = 0.0 if self._line_p99_ms is None else max(0.0, self._line_p99_ms - self._served.telling_ms)
         if self._candidate.telling_ms + beside_ms > self._deadline_ms:
             self._end(

@@ -148,11 +148,16 @@ class Latencies:
         return percentile(self._samples_ms, 0.99) if self._samples_ms else math.nan
 
     @property
+    def median_ms(self) -> float:
+        """NaN without samples."""
+        return percentile(self._samples_ms, 0.5) if self._samples_ms else math.nan
+
+    @property
     def telling_ms(self) -> float:
         """The p99, but of fewer than 100 the median: of a few, the slowest is chance. NaN without samples."""
         if len(self) >= LEAST_UNITS:
             return self.p99_ms
-        return percentile(self._samples_ms, 0.5) if self._samples_ms else math.nan
+        return self.median_ms
 
     def above(self, limit_ms: float) -> int:
         """How many took longer."""

@@ -42,10 +42,13 @@ def receive(journey: Journey, rollout: Rollout) -> Rollout:
 
 def fetch(journey: Journey, rollout: Rollout) -> Rollout:
     """Manifest and signatures first, then every file that they vouch for."""
-    here = rollout.manifest_sha256 is not None and journey.store.release(rollout.manifest_sha256) is not None
     target = journey.command_of(rollout).target
-    if here or target is None:
-        return journey.move(rollout, State.VERIFYING, detail="this release is here already" if here else "")
+    if target is None:
+        return journey.move(rollout, State.VERIFYING)
+    if (here := _whole_release(journey, target.manifest_sha256)) is not None:
+        if here != target.release_seq:
+            raise Failed("wrong_target", f"this release has the number {here}, the command says {target.release_seq}")
+        return journey.move(rollout, State.VERIFYING, detail="this release is here already")
     opened = journey.ports.sources.get(target.source)
     if opened is None:
         raise Failed("unknown_source", f"this station has no source called {target.source} any more: configure it")
@@ -79,9 +82,9 @@ def verify_bundle(journey: Journey, rollout: Rollout) -> Rollout:
     assert rollout.manifest_sha256 is not None, "receive and fetch know what it is about"
     release = journey.store.release(rollout.manifest_sha256)
     incoming = journey.ports.incoming / rollout.manifest_sha256
-    directory = incoming if release is None else release.directory
+    directory = release.directory if release is not None and not incoming.exists() else incoming
     root = journey.ports.root()
-    # A release that was committed here before may have expired since: going back must be possible.
+    # A release that was verified here before may have expired since: going back must be possible.
     now = utc_now() if journey.store.accepted(rollout.manifest_sha256) is None else None
     try:
         bundle = _opened(directory, root, now, rollout.manifest_sha256)
@@ -105,20 +108,12 @@ def verify_bundle(journey: Journey, rollout: Rollout) -> Rollout:
 
 def await_leave(journey: Journey, rollout: Rollout) -> Rollout:
     """All is on disk; it begins when it is approved, in the window, while the line is idle."""
-    policy = journey.command_of(rollout).policy
-    while True:
-        active = journey.ledger.find(rollout.request_id)
-        assert active is not None
-        rollout = active  # an approval is kept with it
-        reason = _waits_for(policy, rollout.gates, journey.watch.idle_s(), datetime.now().time(), journey.ports.busy())
-        journey.waits_for(reason)
-        if reason is None:
-            return journey.move(rollout, State.BUILDING)
-        journey.breathe(_ROUND_S)
+    return journey.move(_leave(journey, rollout), State.BUILDING)
 
 
 def build(journey: Journey, rollout: Rollout) -> Rollout:
     """What the runtimes need is built, and tried on the golden pictures, in processes of low priority."""
+    rollout = _leave(journey, rollout)  # again: after a restart the window may be over
     planner = journey.ports.planner(_candidate(journey, rollout), journey.store)
     if planner.undecided:
         choice = planner.choose(journey.say, journey.poll)
@@ -128,7 +123,7 @@ def build(journey: Journey, rollout: Rollout) -> Rollout:
         if choice.runtime is None and choice.settled:
             raise Failed("golden", f"no runtime answers like the original model on this device: {tried}", blame=True)
     journey.plans = planner.first_plans()
-    policy = journey.command_of(rollout).policy
+    policy = journey.policy_of(rollout)
     needed_mb, free_mb = planner.memory_mb(journey.plans[0]), journey.ports.vitals().free_mb
     journey.beside = free_mb is None or free_mb - needed_mb >= policy.min_free_mb
     if not journey.beside and not policy.allow_pause:
@@ -145,27 +140,27 @@ def load(journey: Journey, rollout: Rollout) -> Rollout:
     journey.forget_outcomes()
     if not journey.beside:
         journey.ports.faults.begin("rollout", "line_paused", "two models do not fit: no unit is judged until one is in")
-    journey.ports.engines.stage(journey.plans, beside=journey.beside)
-    journey.await_outcome("warming")
+    journey.engines.stage(journey.plans, beside=journey.beside)
+    journey.await_outcome("warming", within_s=_start_within_s(journey))
     return journey.move(rollout, State.WARMING)
 
 
 def warm(journey: Journey, rollout: Rollout) -> Rollout:
     """Until its latency is steady."""
-    journey.await_outcome("golden")
+    journey.await_outcome("golden", within_s=_start_within_s(journey))
     return journey.move(rollout, State.GOLDEN)
 
 
 def check_golden(journey: Journey, rollout: Rollout) -> Rollout:
     """The engine that will serve sees in the golden pictures what the original model saw; or it does not start."""
-    journey.await_outcome("ready")
+    journey.await_outcome("ready", within_s=_start_within_s(journey))
     journey.watch.take_shadowed()
     return journey.move(rollout, State.SHADOW)
 
 
 def shadow(journey: Journey, rollout: Rollout) -> Rollout:
     """Both judge the same units; the serving one decides."""
-    policy = journey.command_of(rollout).policy
+    policy = journey.policy_of(rollout)
     if not journey.beside:
         rollout = journey.keep_gate(rollout, "shadow", {"skipped": "memory does not allow two models"})
         return journey.move(rollout, State.SWITCHING)
@@ -189,7 +184,7 @@ def switch(journey: Journey, rollout: Rollout) -> Rollout:
     """Between two units. From here on a crash leads back to the model before."""
     journey.baseline = _baseline(journey)
     journey.watch.take_judged()
-    journey.ports.engines.promote()
+    journey.engines.promote()
     journey.await_outcome("serves", within_s=_SWITCH_WITHIN_S)
     journey.ports.faults.end("rollout", "line_paused", "the candidate judges")
     return journey.move(rollout, State.PROBATION)
@@ -198,12 +193,14 @@ def switch(journey: Journey, rollout: Rollout) -> Rollout:
 def watch_probation(journey: Journey, rollout: Rollout) -> Rollout:
     """The candidate decides; the old engine is warm beside it. Then the change is final."""
     assert rollout.manifest_sha256 is not None
-    policy = journey.command_of(rollout).policy
+    policy = journey.policy_of(rollout)
     gate = ProbationGate(policy, journey.ports.deadline_ms, journey.baseline, rollout.manifest_sha256)
-    verdict, due_ns = None, 0
+    verdict, due_ns, decides = None, 0, False
     while verdict is None:
         for unit in journey.watch.take_judged():
-            gate.add(unit)
+            decides = decides or unit.model_sha256 == rollout.manifest_sha256
+            if decides or unit.model_sha256 is None:  # else it was decided before the switch
+                gate.add(unit)
         if monotonic_ns() >= due_ns:
             verdict, due_ns = gate.check(monotonic_ns(), journey.ports.vitals()), monotonic_ns() + _CHECK_EVERY_NS
         journey.say(f"{gate.units} units decided by the candidate", gate.share)
@@ -213,9 +210,22 @@ def watch_probation(journey: Journey, rollout: Rollout) -> Rollout:
     if not verdict.passed:
         raise Failed(verdict.code, f"probation: {verdict.detail}", blame=verdict.code not in _NOT_THE_BUNDLE)
     committed = journey.commit(rollout, verdict.detail)
-    journey.ports.engines.settle()
+    journey.engines.settle()
     journey.ports.faults.note("rollout", "committed", f"{rollout.request_id}: {verdict.detail}")
+    if journey.await_outcome("settled", "reverted", within_s=_SWITCH_WITHIN_S).kind == "reverted":
+        _serve_again(journey)  # its engine died in the very moment; a committed model gets another one
     return committed
+
+
+def _serve_again(journey: Journey) -> None:
+    journey.ports.faults.begin("rollout", "committed_waits", "the committed model's engine died: another one starts")
+    journey.forget_outcomes()
+    journey.engines.stage(journey.plans, beside=journey.beside)
+    journey.await_outcome("ready", within_s=_start_within_s(journey))
+    journey.engines.promote()
+    journey.await_outcome("serves", within_s=_SWITCH_WITHIN_S)
+    journey.engines.settle()
+    journey.ports.faults.end("rollout", "committed_waits", "the committed model serves")
 
 
 STEPS: Mapping[State, Step] = {
@@ -237,6 +247,37 @@ def in_window(window: str, now: time) -> bool:
     """Whether *now* is in *window*, such as 22:00-04:30, which may go over midnight."""
     begins, ends = (time.fromisoformat(each) for each in window.split("-"))
     return begins <= now < ends if begins <= ends else now >= begins or now < ends
+
+
+def _leave(journey: Journey, rollout: Rollout) -> Rollout:
+    """Wait until it may begin; with the approval that came meanwhile."""
+    policy = journey.policy_of(rollout)
+    while True:
+        active = journey.ledger.find(rollout.request_id)
+        assert active is not None
+        busy = journey.ports.busy()
+        reason = _waits_for(policy, active.gates, journey.watch.idle_s(), datetime.now().time(), busy)
+        journey.waits_for(reason)
+        if reason is None:
+            return active
+        journey.breathe(_ROUND_S)
+
+
+def _start_within_s(journey: Journey) -> float:
+    """The worker has a limit of its own; this one is for an engine that cannot even begin."""
+    return journey.plans[0].start_timeout_s + _SWITCH_WITHIN_S
+
+
+def _whole_release(journey: Journey, manifest_sha256: str) -> int | None:
+    """Its release_seq if it is in the store, and nothing of it is damaged."""
+    release = journey.store.release(manifest_sha256)
+    if release is None:
+        return None
+    try:
+        return _opened(release.directory, journey.ports.root(), None, manifest_sha256).manifest.release_seq
+    except ModelError as error:
+        log.warning("%s: is fetched again: %s", release.directory, error)
+        return None
 
 
 def _waits_for(

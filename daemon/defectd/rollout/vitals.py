@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from defectd.clock import NS_PER_S
 from defectd.telemetry.sample import DeviceSample
+
+_FRESH_NS = 30 * NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class Vitals:
         return f"the hottest zone has {self.hottest_c:.1f} °C, {most_c} °C are allowed (max_temp_c); look at the fan"
 
 
-def vitals_of(sample: DeviceSample | None) -> Vitals:
-    """From the latest look at the machine; None: there was none yet."""
-    if sample is None:
+def vitals_of(sample: DeviceSample | None, now_ns: int) -> Vitals:
+    """From the latest look at the machine; None: there was none yet. An old one says nothing of now."""
+    if sample is None or now_ns - sample.at_ns > _FRESH_NS:
         return Vitals()
     free_mb = sample.mem_available_mb
     return Vitals(None if free_mb is None else int(free_mb), sample.hottest_c)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
 _REMEMBER = 90  # looks
+_FRESH_NS = 10 * NS_PER_S
 
 
 class Reader(Protocol):
@@ -82,8 +83,14 @@ class Sampler:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self.latest: DeviceSample | None = None
-        self.conditions: Conditions | None = None
+        self._conditions: Conditions | None = None
         self.sheds = False
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """As of the last look; None if that was long ago."""
+        latest = self.latest
+        return self._conditions if latest is not None and monotonic_ns() - latest.at_ns < _FRESH_NS else None
 
     def start(self) -> None:
         """Begin to look."""
@@ -106,6 +113,7 @@ class Sampler:
         while not self._stop.wait(_LOOK_EVERY_S):
             try:
                 sample = self._look()
+                self._ears.faults.end("telemetry", "internal_error", "it looks again")
                 if sample.at_ns >= publish_due_ns:
                     publish_due_ns = sample.at_ns + int(self._every_s * NS_PER_S)
                     self._ears.publish(self._message(sample))
@@ -122,7 +130,7 @@ class Sampler:
             self._tell_throttling(change)
         self._act_on_heat(sample)
         synced = {True: "ntp-synced", False: "unsynced", None: "unknown"}[sample.clock_synced]
-        self.conditions = Conditions.model_validate(
+        self._conditions = Conditions.model_validate(
             {
                 "throttled": self._throttling.active,
                 "gpu_clock_mhz": sample.gpu.current_mhz if sample.gpu is not None else None,
@@ -196,8 +204,8 @@ class Sampler:
         )
 
     def _message(self, sample: DeviceSample) -> DeviceTelemetry:
-        assert self.conditions is not None
+        assert self._conditions is not None
         return device_message(
-            f"{self._station}", self._boot_id, self._board, sample, self.conditions.clock,
+            self._station, self._boot_id, self._board, sample, self._conditions.clock,
             self._throttling.causes, self._policy.level, self._felt.take(list(self._samples)), self._outbox_pending(),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +26,11 @@ from defectd.workers.ring import FrameRing
 log = logging.getLogger(__name__)
 
 _REAP_EVERY_NS = 5 * NS_PER_MS
+_CAUSES = {
+    "hung": "killed because of a hang: it did not answer in time",
+    "silent": "killed because of a hang: it gave no sign of life",
+    "start_timeout": "killed because its start took too long",
+}
 
 
 class WorkerState(Enum):
@@ -291,6 +297,15 @@ class Worker:
 
     def _enter(self, state: WorkerState, limit_s: float) -> None:
         self.state, self._due_ns = state, monotonic_ns() + int(limit_s * NS_PER_S)
+
+
+def cause_of_death(died: Died) -> str:
+    """What it said itself, or what killed it."""
+    if died.fatal_detail:
+        return died.fatal_detail
+    if died.reason.startswith("signal_"):
+        return f"killed by {signal.Signals(int(died.reason[len('signal_') :])).name}"
+    return _CAUSES.get(died.reason, died.reason)
 
 
 def obituary(died: Died) -> str:

@@ -51,7 +51,7 @@ class CallbackModule(CallbackBase):
         host = result._host.get_name()
         self._ended_s[host] = time.monotonic()
         said = str(result._result.get("msg", "")).strip().splitlines()
-        words = said[-1] if said else "no answer"
+        words = said[-1].replace("Task failed: ", "") if said else "no answer"
         self._failed.setdefault(
             host,
             f"SSH: {words}\nIs it switched on, is ansible_host in the inventory right, and does `ssh {host}` work? "
@@ -73,6 +73,8 @@ class CallbackModule(CallbackBase):
             rows.append((host, said.get("release") or "-", said.get("result", "-"), changed, f"{took_s:.0f} s",
                          said.get("detail", "")))  # fmt: skip
         if not rows:
+            for message in self._failed.values():
+                self._display.display(f"\n{message}", color="red")
             return
         head = ("station", "release", "result", "changed", "took", "")
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(5)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from wheelhouse.targets import WheelError, target_of  # noqa: E402 - beside the playbooks, not installed
+from wheelhouse.targets import WheelError, target_of
 
 MIN_FREE_MB, MIN_MEMORY_MB, MIN_SYSTEMD, MAX_CLOCK_S = 1024, 900, 245, 3600
 
@@ -44,7 +44,7 @@ def preflight_problems(facts: Mapping[str, Any], now_s: float, installed: bool =
     if facts["jetpack"] is not None and facts["jetpack"] < 5:
         problems.append(f"L4T {facts['l4t']} is JetPack {facts['jetpack']}: too old; flash JetPack 5.1, 6 or 7")
     elif tuple(facts["python"][:2]) < (3, 8):
-        problems.append(f"Python {python} is too old; 3.8 is the oldest: set station_python to a newer one of the system")
+        problems.append(f"Python {python} is too old; 3.8 is the oldest: set station_python")
     else:
         try:
             target_of(facts)
@@ -55,7 +55,9 @@ def preflight_problems(facts: Mapping[str, Any], now_s: float, installed: bool =
     elif facts["systemd"] < MIN_SYSTEMD:
         problems.append(f"systemd {facts['systemd']} is too old; {MIN_SYSTEMD} (Ubuntu 20.04) is the oldest")
     if facts["can_install"]:
-        problems.append(f"Python {python} lacks {facts['can_install']}: sudo apt install python3-{facts['can_install']}")
+        problems.append(
+            f"Python {python} lacks {facts['can_install']}: sudo apt install python3-{facts['can_install']}"
+        )
     if facts["free_mb"] < MIN_FREE_MB and not installed:
         problems.append(
             f"{facts['free_mb']} MB are free for /opt/defectd, {MIN_FREE_MB} MB are needed: make room "
@@ -74,6 +76,16 @@ def preflight_problems(facts: Mapping[str, Any], now_s: float, installed: bool =
             "wrong; set it (timedatectl), or set station_clock_may_differ"
         )
     return problems
+
+
+def beside(path: str, folder: str) -> str:
+    """A relative *path* of an inventory is relative to the inventory."""
+    return os.path.join(folder, os.path.expanduser(path)) if path else ""  # noqa: PTH118, PTH111 - "" stays ""
+
+
+def tls_beside(files: Mapping[str, str], folder: str) -> dict[str, str]:
+    """All of them, so."""
+    return {key: beside(path, folder) for key, path in files.items()}
 
 
 def process_is_dead(holder: Mapping[str, Any] | None, owner: str) -> int | None:
@@ -108,6 +120,8 @@ class FilterModule:
         """By name."""
         return {
             "to_toml": to_toml,
+            "beside": beside,
+            "tls_beside": tls_beside,
             "preflight_problems": preflight_problems,
             "process_is_dead": process_is_dead,
             "switch_report": report,

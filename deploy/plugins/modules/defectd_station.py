@@ -39,7 +39,7 @@ def main() -> None:
     try:
         result = json.loads(out)
     except ValueError:
-        result = {"error": "%s ended with %s: %s" % (wanted["command"], code, (err or out).strip()[-800:])}
+        result = {"error": f"{wanted['command']} ended with {code}: {(err or out).strip()[-800:]}"}
     if "error" in result:
         module.fail_json(msg=result["error"])
     module.exit_json(**result)

@@ -46,11 +46,11 @@ class Told:
         return self.messages[seen]
 
     def steps(self):
-        return [code for component, code, state, _ in self.faults if (component, state) == ("thermal", "noted")]
+        noted = [code for component, code, state, _ in self.faults if (component, state) == ("thermal", "noted")]
+        return [code[len("level_") :] for code in noted]
 
     def states(self, component, code):
-        mine = [state for one, other, state, _ in self.faults if (one, other) == (component, code)]
-        return [state for state in mine if state != "noted"]
+        return [state for one, other, state, _ in self.faults if (one, other) == (component, code)]
 
 
 class Jtop:
@@ -184,6 +184,15 @@ def test_trouble_with_jtop_is_one_fault_until_it_answers_again(start):
     assert told.next_message().hottest_c == 45.3
     jtop.trouble, jtop.reading = None, JtopReading(DeviceSample(at_ns=1, source="jtop"), 1.0)
     told.until(lambda: told.states("telemetry", "jtop") == ["raised", "cleared"])
+
+
+def test_another_trouble_with_jtop_is_told_in_its_own_words(start):
+    jtop = Jtop()
+    jtop.trouble = "the jtop service went away"
+    _, told = start(extra=jtop)
+    told.until(lambda: told.states("telemetry", "jtop") == ["raised"])
+    jtop.trouble = "Mismatch version"
+    told.until(lambda: told.states("telemetry", "jtop") == ["raised", "cleared", "raised"])
 
 
 def test_jtop_is_stopped_with_the_sampler(start):

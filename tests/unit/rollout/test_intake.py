@@ -123,7 +123,11 @@ def test_one_that_expired_by_a_wrong_clock_is_judged_anew(station, monkeypatch):
     with monkeypatch.context() as clock:
         clock.setattr(intake, "utc_now", lambda: a_year_ahead)
         assert answer(station, command).code == "expired"
-    assert answer(station, command).accepted
+        station.intake.reconsider()
+        assert station.ledger.active() is None
+    station.intake.reconsider()
+    assert station.intake.reported.last_command.accepted, "nobody need send it again when the clock has been set"
+    assert station.ledger.active() is not None
 
 
 def test_an_approval_is_kept_with_the_rollout_and_not_refused_when_it_comes_again(station):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Iterator, Mapping
 
-from defectd.app import build_recipe
+from defectd.checked import build_recipe
 from defectd.committed import as_stored
 from defectd.doctor.asking import told_by
 from defectd.doctor.checks.model import brought

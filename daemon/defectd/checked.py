@@ -1,0 +1,101 @@
+"""Settings held against the world, before anything is started: the model, its classes, files, the state directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from defectd.errors import ModelError, SettingsError, StateError
+from defectd.inspection.recipe import DefectRule, Recipe, Region
+from defectd.model_source import ServedModel, open_model
+from defectd.settings import Settings
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Settings that were held against the world: the model is verified and knows the recipe's classes."""
+
+    settings: Settings
+    model: ServedModel
+
+
+def check(settings: Settings, *, dev: bool = False) -> Checked:
+    """Hold *settings* against the model, the files and the state directory; with *dev*, programs that nobody signed
+    will do. Raises SettingsError with every problem at once."""
+    problems: list[str] = []
+    model = None
+    try:
+        model = open_model(settings, dev=dev)
+    except ModelError as error:
+        problems.append(f"model.path: {error}")
+    if model is not None:
+        unknown = build_recipe(settings).unknown_classes(model.names)
+        problems += [
+            f"inspection.defect.class_name: the model has no class {name!r}; expected one of {', '.join(model.names)}"
+            for name in unknown
+        ]
+    for index, camera in enumerate(settings.camera, 1):
+        if camera.kind == "replay" and not camera.path.exists():
+            expected = "expected a folder of pictures or a video"
+            problems.append(f"camera[{index}].path: {camera.path} does not exist; {expected}")
+    problems += _file_problems(settings)
+    if settings.rollout.source and model is not None and (model.bundle is None or settings.model.trust is None):
+        problems.append(
+            "rollout.source: rollouts begin with a signed bundle; expected model.path = a bundle, and model.trust"
+        )
+    try:
+        _usable_directory(settings.state.directory)
+    except StateError as error:
+        problems.append(f"state.directory: {error}")
+    if problems or model is None:
+        raise SettingsError(problems)
+    return Checked(settings, model)
+
+
+def build_recipe(settings: Settings) -> Recipe:
+    """The recipe that the settings describe."""
+    inspection = settings.inspection
+    rules = tuple(DefectRule(**defect.model_dump()) for defect in inspection.defect)
+    regions = tuple(
+        Region(region.kind == "include", tuple(region.polygon), region.camera) for region in inspection.region
+    )
+    return Recipe(inspection.recipe, inspection.revision, rules, regions)
+
+
+def _file_problems(settings: Settings) -> list[str]:
+    mqtt = settings.mqtt
+    files = {
+        "mqtt.password_file": mqtt.password_file,
+        "mqtt.tls.ca": mqtt.tls.ca,
+        "mqtt.tls.cert": mqtt.tls.cert,
+        "mqtt.tls.key": mqtt.tls.key,
+        **{f"rollout.source.{source.alias}.ca": source.ca for source in settings.rollout.source},
+    }
+    return [
+        f"{key}: {path} cannot be read; expected a text file that this user may read"
+        for key, path in files.items()
+        if path is not None and not _is_readable_text(path)
+    ]
+
+
+def _is_readable_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _usable_directory(directory: Path) -> None:
+    """Raises StateError if the state cannot be kept there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".probe"
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            probe.unlink()
+    except OSError as error:
+        raise StateError(
+            f"{directory}: {error.strerror}; expected a directory that this user may write, with free space"
+        ) from error
