@@ -42,8 +42,9 @@ mosquitto:
 	  elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y --no-install-recommends mosquitto; \
 	  else echo "Mosquitto is missing, so the MQTT 5 tests will skip. To run them: sudo apt-get install mosquitto"; fi; } || true
 
-test-pythons: mosquitto  ## what needs no torch, on Python 3.8, 3.10 and 3.12 (from PATH or pyenv)
-	for version in $(PYTHONS); do ./tests/on-python $$version || exit 1; done
+test-pythons: mosquitto  ## what needs no torch on 3.8, 3.10 and 3.12 (PATH or pyenv), on the oldest with brokers and disks
+	for version in $(PYTHONS); do ./tests/on-python $$version tests/unit || exit 1; done
+	./tests/on-python $(firstword $(PYTHONS)) tests/integration
 
 test-gpu: setup  ## CUDA events, graphs, pinned memory: on a machine with a GPU
 	$(BIN)/python -m pytest tests/gpu
