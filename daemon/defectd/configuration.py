@@ -80,10 +80,16 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     mqtt = settings.mqtt
     tls = mqtt.tls.model_copy(update={key: resolved(getattr(mqtt.tls, key)) for key in ("ca", "cert", "key")})
     cameras = [_resolve_camera(camera, folder) for camera in settings.camera]
+    model = {key: resolved(getattr(settings.model, key)) for key in ("path", "trust")}
+    sources = [
+        source.model_copy(update={key: resolved(getattr(source, key)) for key in ("ca", "directory")})
+        for source in settings.rollout.source
+    ]
     return settings.model_copy(
         update={
             "mqtt": mqtt.model_copy(update={"tls": tls, "password_file": resolved(mqtt.password_file)}),
-            "model": settings.model.model_copy(update={"path": resolved(settings.model.path)}),
+            "model": settings.model.model_copy(update=model),
+            "rollout": settings.rollout.model_copy(update={"source": sources}),
             "camera": cameras,
             "state": settings.state.model_copy(update={"directory": resolved(settings.state.directory)}),
         }

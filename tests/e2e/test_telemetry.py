@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 
 import pytest
@@ -48,12 +49,10 @@ def test_the_device_and_the_line_are_told_in_one_message_and_to_prometheus(tmp_p
 
 
 def test_a_port_that_is_taken_is_a_fault_and_no_reason_to_stop(tmp_path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with ground(tmp_path, 200, 10.0, {"web": {"port": taken.getsockname()[1]}}) as here:
+        settings = {"web": {"port": taken.getsockname()[1]}}
+        with ground(tmp_path, 200, 10.0, settings) as here:
             here.await_good_units()
-            wait_until(
-                lambda: any(event.get("component") == "web" for event in here.collector.events.values()), 15, "a fault"
-            )
+            events = here.collector.events
+            wait_until(lambda: any(event.get("component") == "web" for event in events.values()), 15, "a fault")
             here.terminate()

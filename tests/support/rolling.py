@@ -80,6 +80,7 @@ class Rolling:
 
     def answered(self, request_id: str | None, timeout_s: float = 20.0) -> dict[str, Any]:
         """The station's answer to the last command."""
+
         def last() -> dict[str, Any]:
             return self.reported.get("last_command") or {}
 

@@ -56,6 +56,21 @@ def test_relative_paths_are_relative_to_the_file(load, tmp_path):
     assert settings.state.directory == Path("/var/lib/defectd")
 
 
+def test_so_are_those_of_trust_and_of_rollout_sources(load, tmp_path):
+    source = '[[rollout.source]]\nalias = "web"\nurl = "https://models"\nca = "ca.crt"\n'
+    text = (
+        GOOD.replace("[model]", '[model]\ntrust = "root.json"')
+        + source
+        + '[[rollout.source]]\nalias = "usb"\ndirectory = "usb"\n'
+    )
+    settings = load(text)
+    assert settings.model.trust == tmp_path / "root.json"
+    assert [(one.ca, one.directory) for one in settings.rollout.source] == [
+        (tmp_path / "ca.crt", None),
+        (None, tmp_path / "usb"),
+    ]
+
+
 def test_every_mistake_is_told_at_once_with_key_value_and_expectation(load):
     text = GOOD.replace('site = "plant1"', 'site = "plant 1"').replace('path = "images"', "rate_hz = -3\nloopy = true")
     told = "\n".join(problems(load, text))
