@@ -67,8 +67,8 @@ class Shadow:
 
     def hear(self) -> None:
         """Its answers. A unit on which it died counts as its error."""
-        for record in self._engines.shadow_news():
-            if self._looking is None:
+        for sender, record in self._engines.shadow_news():
+            if self._looking is None or self._looking[0] is not sender:
                 continue
             server, seen = self._looking
             if isinstance(record, Inferred):

@@ -27,6 +27,8 @@ class Jetson:
             ["bash", f"{simulation}/make-tree.sh", str(self.tree)], env={**os.environ, "JTOP_GID": "0"}, check=True,
             timeout=60, stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        # as the kernel says it; jtop 4 finds no GPU otherwise
+        (self.tree / "sys/devices/platform/17000000.gpu/of_node/name").write_bytes(b"gpu\0")
         self._log = (directory / "service.log").open("ab")
         self._holder = subprocess.Popen(
             ["unshare", "-Urm", "bash", f"{simulation}/enter-rootless.sh", str(self.tree), "sleep", "infinity"],
@@ -38,6 +40,15 @@ class Jetson:
     def inside(self) -> tuple[str, ...]:
         """Before a command: run it there."""
         return "nsenter", "-t", str(self._holder.pid), "-U", "-m", "--preserve-credentials"
+
+    @property
+    def socket(self) -> Path:
+        """Where the service listens, seen from outside."""
+        return Path(f"/proc/{self._holder.pid}/root/run/jtop.sock")
+
+    def write(self, path: str, text: str) -> None:
+        """Into a file of /sys that is there already."""
+        (self.tree / "sys" / path).write_text(f"{text}\n")
 
     def wait_entered(self) -> None:
         """Until the tree is in place. Raises Skipped if this machine allows no such namespace."""
@@ -53,7 +64,7 @@ class Jetson:
             [*self.inside, sys.executable, "-m", "jtop", "--force"],
             env={**os.environ, "JTOP_SERVICE": "True"}, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
-        wait_until(Path(f"/proc/{self._holder.pid}/root/run/jtop.sock").exists, 60, "the jtop service listens")
+        wait_until(self.socket.exists, 60, "the jtop service listens")
 
     def signal(self, number: int) -> None:
         """To the service and all its processes."""
@@ -76,8 +87,8 @@ class Jetson:
 
 
 @contextlib.contextmanager
-def jetson(directory: Path) -> Iterator[Jetson]:
-    """With its service running. Raises Skipped with what is missing."""
+def jetson(directory: Path, *, started: bool = True) -> Iterator[Jetson]:
+    """With its service running, if *started*. Raises Skipped with what is missing."""
     simulation = os.environ.get(VARIABLE, "")
     if not simulation:
         raise Skipped(f"needs a simulated Jetson: set {VARIABLE} to the folder of make-tree.sh")
@@ -90,7 +101,8 @@ def jetson(directory: Path) -> Iterator[Jetson]:
     made = Jetson(simulation, directory)
     try:
         made.wait_entered()
-        made.start()
+        if started:
+            made.start()
         yield made
     finally:
         made.close()

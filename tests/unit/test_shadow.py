@@ -78,11 +78,11 @@ class Bench:
             if isinstance(record, Inferred):
                 self.feed.ring.write_detections(self.candidate.asked.slot, FOUND)
             self.candidate.asked = None
-            self.news.append(record)
+            self.news.append((self.candidate, record))
 
     def die(self):
         if self.candidate is not None:
-            self.news.append(Died("signal_9", "", "", 0.25))
+            self.news.append((self.candidate, Died("signal_9", "", "", 0.25)))
             self.withdraw()
 
     def free_slots(self):

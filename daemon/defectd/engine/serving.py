@@ -68,7 +68,7 @@ class Engines:
         self._staged: _Staged | None = None
         self._revert: str | None = None
         self._told: list[Outcome] = []
-        self._shadow_news: list[News] = []
+        self._shadow_news: list[tuple[EngineServer, News]] = []
         self._starts_after: tuple[EngineServer, EngineServer] | None = None
         self._leaving: list[tuple[EngineServer, int]] = []
         self._deaths, self._last_death_ns = 0, 0
@@ -153,8 +153,8 @@ class Engines:
         outcomes, self._told = self._told, []
         return outcomes
 
-    def shadow_news(self) -> list[News]:
-        """Answers of the shadow, and its death, since the last call."""
+    def shadow_news(self) -> list[tuple[EngineServer, News]]:
+        """Answers of staged candidates, and their deaths, since the last call."""
         news, self._shadow_news = self._shadow_news, []
         return news
 
@@ -204,7 +204,7 @@ class Engines:
                 candidate.names = tuple(record.body["names"])
                 self._told.append(Outcome(candidate.plan, "ready", staged=True))
         if staged:
-            self._shadow_news += [record for record in news if not isinstance(record, Note)]
+            self._shadow_news += [(candidate, record) for record in news if not isinstance(record, Note)]
 
     def _give_up(self, candidate: EngineServer, why: str) -> None:
         """It leaves; after a pause the engine that served before starts again."""

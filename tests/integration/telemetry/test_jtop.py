@@ -22,95 +22,21 @@ from defectd.clock import Backoff
 from defectd.telemetry.jtop_source import JtopSource
 from defectd.telemetry.sample import Roots
 from defectd.telemetry.sysfs import Sysfs
+from support.jetson import jetson as simulated_jetson
+from support.proving import Skipped
 
 INTERVAL_S = 0.5
 CHILD = (sys.executable, "-m", "defectd.telemetry.jtop_child")
-SIM = os.environ.get("DEFECTD_JETSON_SIM", "")
-
-
-class Jetson:
-    """A simulated Jetson with the real jtop service, which can be frozen, killed and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        self.tree = directory / "tree"
-        subprocess.run(
-            ["bash", f"{SIM}/make-tree.sh", self.tree], env={**os.environ, "JTOP_GID": "0"}, check=True, timeout=60
-        )
-        # as the kernel says it; jtop 4 finds no GPU otherwise
-        (self.tree / "sys/devices/platform/17000000.gpu/of_node/name").write_bytes(b"gpu\0")
-        self._log = (directory / "service.log").open("ab")
-        self._holder = subprocess.Popen(
-            ["unshare", "-Urm", "bash", f"{SIM}/enter-rootless.sh", self.tree, "sleep", "infinity"],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
-        self._service: subprocess.Popen[bytes] | None = None
-
-    @property
-    def inside(self) -> tuple[str, ...]:
-        """Before a command: run it there."""
-        return "nsenter", "-t", str(self._holder.pid), "-U", "-m", "--preserve-credentials"
-
-    @property
-    def socket(self) -> Path:
-        return Path(f"/proc/{self._holder.pid}/root/run/jtop.sock")
-
-    def entered(self) -> bool:
-        """The tree is in place; False if this machine allows no such namespace."""
-        comm = Path(f"/proc/{self._holder.pid}/comm")
-        due = time.monotonic() + 20
-        while time.monotonic() < due and self._holder.poll() is None:
-            if comm.read_text().strip() == "sleep":
-                return True
-            time.sleep(0.05)
-        return False
-
-    def start(self) -> None:
-        self._service = subprocess.Popen(
-            [*self.inside, sys.executable, "-m", "jtop", "--force"],
-            env={**os.environ, "JTOP_SERVICE": "True"}, stdout=self._log, stderr=self._log, start_new_session=True,
-        )  # fmt: skip
-        due = time.monotonic() + 30
-        while not self.socket.exists():
-            assert self._service.poll() is None and time.monotonic() < due, "the jtop service does not start"
-            time.sleep(0.05)
-
-    def signal(self, number: int) -> None:
-        """To the service and all its processes."""
-        assert self._service is not None
-        os.killpg(self._service.pid, number)
-
-    def kill(self) -> None:
-        if self._service is not None:
-            self.signal(signal.SIGKILL)
-            self._service.wait(10)
-            self._service = None
-
-    def write(self, path: str, text: str) -> None:
-        """Into a file of /sys that is there already."""
-        (self.tree / "sys" / path).write_text(f"{text}\n")
-
-    def close(self) -> None:
-        self.kill()
-        self._holder.kill()
-        self._holder.wait(10)
-        self._log.close()
 
 
 @pytest.fixture
 def stopped_jetson(tmp_path):
-    if not SIM:
-        pytest.skip("needs a simulated Jetson: set DEFECTD_JETSON_SIM to the folder of make-tree.sh")
-    if importlib.util.find_spec("jtop") is None:
-        pytest.skip("needs jetson-stats: pip install 'defectd[jtop]'")
-    if sys.base_prefix.startswith(("/usr/local", "/run", "/etc")):
-        pytest.skip("the simulated Jetson hides this Python: use one outside /usr/local")
-    jetson = Jetson(tmp_path)
-    try:
-        if not jetson.entered():
-            pytest.skip("this machine allows no user namespace: sudo sysctl kernel.unprivileged_userns_clone=1")
-        yield jetson
-    finally:
-        jetson.close()
+    with contextlib.ExitStack() as stack:
+        try:
+            simulated = stack.enter_context(simulated_jetson(tmp_path, started=False))
+        except Skipped as skipped:
+            pytest.skip(str(skipped))
+        yield simulated
 
 
 @pytest.fixture
