@@ -88,6 +88,11 @@ def lost_marker(state: Path) -> Path:
     return state / "models.lost"
 
 
+def person_marker(state: Path) -> Path:
+    """A person on the station makes this file to say: serve what the configuration names, from the next start on."""
+    return state / "serve-configured"
+
+
 def as_stored(release: Release, root: Root | None) -> ServedModel:
     """A release of the store, every file hashed again. Its signatures may have expired. Raises ModelError."""
     bundle = open_bundle(release.directory, root, now=None, allow_unsigned=root is None)
@@ -126,12 +131,14 @@ def _install(store: Store, configured: ServedModel, bundle: Bundle, settings: Se
         kept = kept_root(settings.state.directory)
         kept.parent.mkdir(mode=0o700, exist_ok=True)
         write_durably(kept, settings.model.trust.read_bytes())
-    if before.get("factory") == configured.sha256 and "current" in before:
+    wanted = person_marker(settings.state.directory)
+    if before.get("factory") == configured.sha256 and "current" in before and not wanted.exists():
         return
     changes: dict[Pointer, str | None] = {"current": configured.sha256}
     if before.get("current") not in (None, configured.sha256):
         changes["previous"] = before["current"]
     store.set_pointers(changes)
+    wanted.unlink(missing_ok=True)
 
 
 def _servable(

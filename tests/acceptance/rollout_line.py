@@ -193,7 +193,7 @@ def _unsure(setting: Setting) -> str:
 def _slow(setting: Setting) -> str:
     """It would miss the deadline; the line never waits for it."""
     ended = _roll(setting, lambda: Slow(network(), rounds_for(1.2 * _DEADLINE_MS / 1000)), hang_s=60.0, shadow_units=10)
-    told = ended.expect(("failed", "too_slow"), words="deadline")
+    told = ended.expect(("failed", "too_slow"), words="ms")
     ended.judged_by("1")
     return f"{told}; {ended.errors()}; {_gate(ended, 'shadow')}; {ended.figure}"
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -111,7 +112,7 @@ def test_a_model_is_brought_to_a_line_and_followed_until_it_is_committed(plant, 
     said = capsys.readouterr().out
     assert "boards 1.5 to 2 stations of line plant1/smt/line1" in said
     assert "boards 1.5: committed on all 2 stations" in said and "aoi1     committed  boards 1.5" in said
-    assert "aoi2: new model on probation" in said
+    assert "aoi2: on probation" in said
     (command,) = first.commands
     assert command == second.commands[0] and command.seq == 42 and command.policy.shadow_units == 50
     assert command.request_id in said and command.audience.value == LINE[1]
@@ -135,13 +136,22 @@ def test_failures_that_are_allowed_do_not_stop_the_next_wave(plant, capsys):
     assert plant.send(*LINE, "--waves", "1,2,100%", "--max-failures", "1") == 5
     said = capsys.readouterr().out
     assert "wave 3 of 3: aoi3" in said and "committed on 2 of 3 stations; 1 failed" in said
-    assert "aoi1     went back to the old model (golden)  boards 1.4" in said
+    assert "aoi1     went back to the model before (golden)  boards 1.4" in said
 
 
 def test_a_refusal_is_told_in_the_stations_words(plant, capsys):
     plant.station(refuses=("older", "this station has had release 9; release it again"))
     assert plant.send("--station", AOI1) == 6
     assert "!! aoi1: refused (older): this station has had release 9" in capsys.readouterr().out
+
+
+def test_what_was_refused_does_not_wait_at_the_broker_for_a_better_day(plant, capsys):
+    plant.station(refuses=("unknown_source", "no such source here"))
+    assert plant.send("--station", AOI1) == 6
+    assert "taken back, so that it does not begin some other day: aoi1" in capsys.readouterr().out
+    with Listener(plant.broker, f"defectd/v1/{AOI1}/model/desired") as late:
+        time.sleep(0.5)
+        assert late.messages == []
 
 
 def test_a_key_that_the_station_does_not_know_is_explained(plant, capsys):
@@ -255,7 +265,7 @@ def test_a_rollback_during_probation_goes_back_at_once(plant, capsys):
     assert typed("rollback", "--station", AOI1, *plant.address_and_key) == 0
     said = capsys.readouterr().out
     assert station.is_at == "rolled_back" and "(boards 1.5 to boards 1.4)" in said
-    assert "went back to the old model  boards 1.4" in said
+    assert "went back to the model before  boards 1.4" in said
 
 
 def test_a_rollback_after_the_commit_is_a_rollout_of_its_own(plant, capsys):

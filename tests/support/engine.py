@@ -23,7 +23,7 @@ class EngineProcess:
     """`python -m defectd.engine.worker` with one ring; `alive` counts its ALIVE records."""
 
     def __init__(self, ring: FrameRing, engine: dict[str, Any], module: str = "defectd.engine.worker") -> None:
-        self.ring, self.alive = ring, 0
+        self.ring, self.alive, self.stages = ring, 0, []
         self.channel, theirs = Channel.pair()
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
@@ -37,12 +37,14 @@ class EngineProcess:
         self._requests = 0
 
     def next(self, timeout_s: float = 60.0) -> Record:
-        """The next record that is not ALIVE."""
+        """The next record that is no sign of life, nor says how far its start is."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             record = self.channel.receive(timeout_s=1.0)
             if isinstance(record, Alive):
                 self.alive += 1
+            elif isinstance(record, Note) and record.kind is Kind.STAGE:
+                self.stages.append(record.body["stage"])
             elif record is not None:
                 return record
         raise TimeoutError("the engine says nothing")

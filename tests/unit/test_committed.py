@@ -78,6 +78,15 @@ def test_a_person_who_names_another_bundle_is_obeyed(station):
     assert start(station, "third").model.version == "3"
 
 
+def test_a_person_on_the_station_can_bring_the_configured_model_back(station):
+    first = start(station)
+    commit(station, "new", version="2", release_seq=9)
+    (station / "state" / "serve-configured").touch()
+    assert start(station).model.sha256 == first.model.sha256
+    assert not (station / "state" / "serve-configured").exists()
+    assert Store(station / "state" / "models").pointers()["current"] == first.model.sha256
+
+
 def test_a_committed_release_that_was_damaged_gives_way_to_the_previous_one(station):
     first = start(station)
     release = commit(station, "new", version="2", release_seq=9)

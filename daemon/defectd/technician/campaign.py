@@ -149,9 +149,16 @@ class Campaign:
         self._screen.say(f"{title}: {report.sentence(standings, done)}", "bold green" if kind is Kind.DONE else "bold")
         self._screen.table(report.outcome(standings, self._fleet.views))
         self._tell_unsent(standings)
+        self._take_back([name for name, one in standings.items() if one.kind is Kind.REJECTED])
         if kind not in _EXITS:
             self._screen.say("what was sent stays at the broker for them; later: defectd rollout status")
         return _EXITS.get(kind, EXIT_SILENT)
+
+    def _take_back(self, refused: Sequence[str]) -> None:
+        for station in refused:
+            self._session.take_back(station)
+        if refused:
+            self._screen.say(f"taken back, so that it does not begin some other day: {self._some(refused)}")
 
     def _left(self, order: Order) -> int:
         standings = self._standings(list(self._asked))

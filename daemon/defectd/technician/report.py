@@ -109,8 +109,13 @@ def overview(views: Mapping[str, View], stations: Sequence[str]) -> Table:
 def hints(views: Mapping[str, View], stations: Sequence[str]) -> list[str]:
     """What a person can do about what they see."""
     rollouts = [view.reported.rollout for name in stations if (view := views[name]).reported]
-    waiting_for_us = {one.request_id for one in rollouts if one and not one.finished and one.waits_for == "approve"}
-    return [f"to let it go on: defectd rollout approve {one} --key OPS.KEY" for one in sorted(waiting_for_us)]
+    under_way = [one for one in rollouts if one and not one.finished]
+    waiting_for_us = {one.request_id for one in under_way if one.waits_for == "approve"}
+    others = {one.request_id for one in under_way} - waiting_for_us
+    return [
+        *(f"to let it go on: defectd rollout approve {one} --key OPS.KEY" for one in sorted(waiting_for_us)),
+        *(f"to end it: defectd rollout cancel {one} --key OPS.KEY" for one in sorted(others)),
+    ]
 
 
 def _there(view: View) -> str:

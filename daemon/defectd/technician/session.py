@@ -82,11 +82,16 @@ class Session:
             heard += more
         return heard
 
+    def take_back(self, station: str) -> None:
+        """Clear what *station* was commanded last: what it refused today must not begin by itself when it would be
+        taken tomorrow. Raises StartupError."""
+        self.command(station, b"", 0)
+
     def command(self, station: str, envelope: bytes, lives_s: int) -> None:
         """Publish a signed command to *station*, kept by the broker for *lives_s*. Raises StartupError if refused."""
         assert self._client is not None
         topic, properties = f"{ROOT}/{station}/{DESIRED}", None
-        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
+        if envelope and self._client.protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType, properties.MessageExpiryInterval = "application/json", lives_s
         ends_s = time.monotonic() + _PUBLISH_S

@@ -29,14 +29,14 @@ _WORDS = {
     "loading": "loading beside the line",
     "warming": "warming up",
     "golden": "golden pictures",
-    "shadow": "judging along, old model decides",
+    "shadow": "judging along, the serving model decides",
     "switching": "switching over",
-    "probation": "new model on probation",
-    "rolling_back": "going back to the old model",
+    "probation": "on probation",
+    "rolling_back": "going back to the model before",
     "committed": "committed",
     "rejected": "refused",
     "failed": "failed",
-    "rolled_back": "went back to the old model",
+    "rolled_back": "went back to the model before",
     "cancelled": "cancelled",
 }
 _WAITS = {

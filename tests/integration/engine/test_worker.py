@@ -70,6 +70,7 @@ def test_ready_tells_what_was_loaded_where_and_how_it_became_warm(brightest: Pat
     with running(order(brightest)) as process:
         ready = process.ready()
         assert process.alive > 0  # it was heard during the warm-up, too
+        assert process.stages == ["warming", "golden"]
     assert (ready["runtime"], ready["device"]) == ("torchscript-fp32-cpu", "cpu")
     assert (ready["input_hw"], ready["names"]) == ([64, 96], list(models.NAMES))
     assert ready["fallback"] is None

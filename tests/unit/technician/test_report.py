@@ -64,7 +64,7 @@ def test_the_overview_has_all_that_a_technician_asks_first():
     }
     assert report.overview(views, [A, B, C]).lines() == [
         "station  state       serves      rollout",
-        "aoi1     inspecting  boards 1.4  boards 1.5: new model on probation 41 %",
+        "aoi1     inspecting  boards 1.4  boards 1.5: on probation 41 %",
         "aoi2     offline     boards 1.4  boards 1.5: failed",
         "aoi3     unknown     boards 1.4  none yet",
         "aoi2: offline: power cut",
