@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -22,6 +23,7 @@ pytest.importorskip("cv2", reason="needs OpenCV")
 from support import models  # noqa: E402 - it imports torch
 
 pytestmark = pytest.mark.torch
+MODEL = "ab" * 32  # of the bundle that all these plans are for
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def brightest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(name: str, path: Path, sha256: str | None = None) -> EnginePlan:
     configuration = order(path) if sha256 is None else {**order(path), "sha256": sha256}
-    return EnginePlan(name, "1", configuration["sha256"], start_timeout_s=60.0, hang_s=5.0, configuration=configuration)
+    return EnginePlan(name, "1", MODEL, start_timeout_s=60.0, hang_s=5.0, configuration=configuration)
 
 
 @pytest.fixture
@@ -121,3 +123,13 @@ def test_after_a_swap_the_engine_that_was_good_is_the_spare(
 
 def died(reason: str, fatal_code: str = "") -> Died:
     return Died(reason, fatal_code, "", retry_s=0.25)
+
+
+def test_an_offer_for_a_model_that_no_longer_serves_is_dropped(
+    engines_of: Callable[..., Engines], brightest: Path
+) -> None:
+    engines = engines_of(plan("old", brightest))
+    late = replace(plan("late", brightest), sha256="cd" * 32)
+    engines.offer(late)
+    (outcome,) = run_until(engines, lambda outcomes: len(outcomes) == 1 and engines.serving.worker.ready)
+    assert (outcome.kind, outcome.plan) == ("failed", late) and len(engines.workers()) == 1
