@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 NAMES = ("open", "short", "spur")
+_FILTERING = threading.Lock()  # the filters of warnings are one for all threads
 INPUT_HW = (64, 96)
 DECLARED: dict[str, Any] = {"names": list(NAMES), "input_hw": list(INPUT_HW), "stride": 32, "end2end": False}
 """What a manifest says of BrightestBlock."""
@@ -107,7 +109,7 @@ def save(path: Path, module: torch.nn.Module | None = None, **config: Any) -> Pa
         **config,
     }
     text = json.dumps({key: value for key, value in metadata.items() if value is not None})
-    with warnings.catch_warnings():
+    with _FILTERING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole, from 2.11 on
         scripted = torch.jit.script((module or BrightestBlock()).eval())
         torch.jit.save(scripted, str(path), _extra_files={"config.txt": text})
