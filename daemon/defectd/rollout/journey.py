@@ -337,7 +337,7 @@ class Journey:
                 manifest_sha256=moved.manifest_sha256, attempts=moved.attempts,
             )
         )  # fmt: skip
-        log.info("rollout %s: %s, then %s %s", moved.request_id, before.state.value, state, moved.detail)
+        log.info("rollout %s: %s -> %s %s", moved.request_id, before.state.value, state, moved.detail)
         self.intake.percent = None
         self.intake.waits_for = None
         self.intake.show(moved)
