@@ -17,6 +17,8 @@ from support.cells import Bundles, Cell, run_cell
 
 pytestmark = [
     pytest.mark.mqtt5,
+    # Stations are made in threads, and pytest puts its own filters back between two tests.
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
     pytest.mark.skipif(find_mosquitto() is None, reason="needs Mosquitto: apt-get install mosquitto"),
 ]
 
