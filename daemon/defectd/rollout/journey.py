@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import suppress
 from typing import Any, Callable, Mapping
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
@@ -114,10 +113,11 @@ class Journey:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """The same for code that cannot be interrupted by an exception: True if it is to stop."""
         self.progress_ns = monotonic_ns()
-        for _ in range(_COMMANDS_AT_ONCE):
-            with suppress(IndexError):
-                self.intake.take(self._inbox.popleft())
-        if timeout_s and not self._stopped() and self.intake.end_asked is None:
+        if self._stopped():  # commands are for the thread that goes on
+            return True
+        for _ in range(min(_COMMANDS_AT_ONCE, len(self._inbox))):
+            self.intake.take(self._inbox.popleft())
+        if timeout_s and self.intake.end_asked is None:
             self.watch.news.wait(timeout_s)
             self.watch.news.clear()
         return self._stopped() or self.intake.end_asked is not None
