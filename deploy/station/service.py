@@ -9,7 +9,7 @@ from typing import Callable
 
 from station.places import SERVICE, DeployError, run
 
-_SHOWN = "ActiveState,SubState,Result,NRestarts,StatusText,MainPID,InvocationID,ActiveEnterTimestampMonotonic"
+_SHOWN = "ActiveState,SubState,Result,NRestarts,StatusText,InvocationID,NeedDaemonReload,UnitFileState"
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Unit:
     restarts: int
     status: str
     invocation: str
+    reload_needed: bool = True
+    enabled: bool = False
 
     @property
     def broker_connected(self) -> bool:
@@ -40,6 +42,8 @@ def look(unit: str = SERVICE) -> Unit:
         int(found.get("NRestarts") or 0),
         found.get("StatusText", ""),
         found.get("InvocationID", ""),
+        found.get("NeedDaemonReload") != "no",
+        found.get("UnitFileState") == "enabled",
     )
 
 

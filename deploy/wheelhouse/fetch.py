@@ -68,7 +68,7 @@ def _download(target: Target, pins: Sequence[Pin], folder: Path) -> None:
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
             "--require-hashes", "--only-binary", ":all:", *platforms, "--implementation", "cp",
-            "--python-version", ".".join(map(str, target.python)), "--dest", str(folder), "-r", listed.name,
+            "--python-version", target.python_version, "--dest", str(folder), "-r", listed.name,
         ]  # fmt: skip
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
     if told.returncode != 0:

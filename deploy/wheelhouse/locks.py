@@ -57,7 +57,7 @@ def resolve(target: Target, wanted: Sequence[str], sdist_only: Sequence[str] = S
     """The text of a lock. Markers are those of the target, not of this machine. Raises WheelError."""
     command = [
         sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate",
-        "--generate-hashes", "--only-binary", ":all:", "--python-version", ".".join(map(str, target.python)),
+        "--generate-hashes", "--only-binary", ":all:", "--python-version", target.python_version,
         "--python-platform", target.uv_platform, "--no-python-downloads", *pip_configuration(),
     ]  # fmt: skip
     for name in sdist_only:

@@ -30,6 +30,11 @@ class Target:
         return f"cp{self.python[0]}{self.python[1]}-{self.machine}"
 
     @property
+    def python_version(self) -> str:
+        """For pip, which takes 3.9 for 3.9.0, and cryptography excludes that one. No system has an older one than .2"""
+        return f"{self.python[0]}.{self.python[1]}.2"
+
+    @property
     def uv_platform(self) -> str:
         """For the resolver."""
         return f"{self.machine}-manylinux_2_{max(known for known in _UV_KNOWS if known <= self.glibc)}"

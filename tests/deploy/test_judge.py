@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from station import judge, service
 from station.places import DeployError, link_durably, read_json, write_json
@@ -60,6 +62,18 @@ def test_a_good_release_stays(station, monkeypatch):
     assert read_json(station.deploy / "previous.json") == {"release": OLD}
     assert systemd.told[0] == "start --no-block defectd-switch.service" and not station.order.exists()
     assert systemd.told.index("stop defectd.service") < systemd.told.index("start --no-block defectd.service")
+
+
+def test_systemd_reads_its_units_anew_only_if_it_must(station, monkeypatch):
+    systemd = Systemd(station).install(monkeypatch)
+    _order(station)
+    judge.judge(station)
+    assert {"daemon-reload", "enable defectd.service"} <= set(systemd.told)
+    monkeypatch.setattr(service, "look", lambda unit="": replace(ACTIVE, reload_needed=False, enabled=True))
+    systemd.told.clear()
+    _order(station, OLD)
+    judge.judge(station)
+    assert not {"daemon-reload", "enable defectd.service"} & set(systemd.told)
 
 
 @pytest.mark.parametrize("how", ["never_ready", "dies_later"])
