@@ -53,7 +53,7 @@ fuzz: setup  ## coverage-guided fuzzing of what reads commands, manifests and en
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
-prove: prove-loop prove-models prove-rollout prove-grid prove-telemetry  ## all acceptance suites
+prove: prove-loop prove-models prove-rollout prove-grid prove-telemetry prove-deploy  ## all acceptance suites
 
 prove-models: setup mosquitto  ## best.pt to bundle to line; needs DEFECTD_DEEPPCB and DEFECTD_PEER_PYTHON
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_models
@@ -76,6 +76,16 @@ prove-grid: setup mosquitto  ## strike a rollout in every state in every way, an
 prove-sandbox: setup  ## each wall of the unit's sandbox, tried from inside on a real host (DEFECTD_SYSTEMD_HOST=); 2 minutes
 	@test -n "$$DEFECTD_SYSTEMD_HOST" || { echo "DEFECTD_SYSTEMD_HOST is not set: see docs/hardening.md"; exit 1; }
 	$(BIN)/python -m pytest tests/e2e/test_sandbox.py
+
+test-deploy: setup  ## playbooks, locks and the resolver for JetPack 5, 6 and 7; needs a package index, no host
+	./deploy/controller
+	$(BIN)/pip install --quiet 'uv>=0.5'
+	cd deploy && ANSIBLE_CONFIG=ansible.cfg ../.venv-deploy/bin/ansible-playbook --syntax-check --inventory localhost, \
+	  --extra-vars target=localhost playbooks/*.yml >/dev/null
+	$(BIN)/python -m pytest tests/deploy tests/integration/test_wheelhouse.py
+
+prove-deploy: setup mosquitto  ## make deploy on real hosts, struck in each phase (root, DEFECTD_SYSTEMD_HOST=); an hour
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_deploy
 
 prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_loop
@@ -134,4 +144,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-sandbox prove-telemetry types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock
+.PHONY: help setup demo demo-scores test test-pythons test-deploy test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-sandbox prove-telemetry prove-deploy types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock

@@ -8,20 +8,21 @@ import os
 import uuid
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from defectd.birth import birth
 from defectd.camera.feed import CameraFeed
-from defectd.camera_plans import opening_positions, plan_cameras
+from defectd.camera_plans import opening_positions, plan_cameras, plan_lines
 from defectd.checked import Checked, build_recipe
 from defectd.chooser import RuntimeChooser
 from defectd.clock import utc_now
 from defectd.committed import Committed, committed_model
 from defectd.daemon import Condition, Daemon
+from defectd.decided import Decided, Observer, plan_webs
 from defectd.engine.server import EngineServer
 from defectd.engine.serving import Engines, Outcome
 from defectd.errors import ModelError, StateError
-from defectd.evidence.keeper import EvidenceKeeper, EvidencePlan
+from defectd.evidence.keeper import CollectPlan, EvidenceKeeper, EvidencePlan
 from defectd.faults import Faults
 from defectd.inspection import events
 from defectd.inspection.recipe import Recipe
@@ -96,16 +97,18 @@ def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
         ],
         condition.last_words,
         faults,
-        subscriptions=[topics.model_desired] if settings.rollout.source else [],
-        on_message=lambda _, payload: rollouts.command(payload) if rollouts else None,
+        subscriptions=_wanted(settings, topics),
+        on_message=lambda topic, payload: _hand_on(topic, payload, topics, loop, rollouts),
     )
     outbox.report_to(faults)
     with ExitStack() as undo:  # the outbox has a thread, which would outlive a failure below
         outbox.start()
         undo.callback(outbox.close, 1.0)
-        plans = plan_cameras(settings.camera, outbox.positions())
+        positions = outbox.positions()
+        plans = plan_cameras(settings.camera, positions, settings.inspection.deadline_ms)
         outbox.set_positions(opening_positions(settings.camera, plans))
         feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
+        lines = plan_lines(settings.inspection, settings.camera, positions)
         rings = tuple(feed.ring for feed in feeds)
         engines = Engines(engine_plans, lambda plan: EngineServer(plan, rings, settings.log.level))
         keeper = EvidenceKeeper(_evidence_plan(settings), rings, settings.log.level)
@@ -120,21 +123,24 @@ def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
             outbox_pending=lambda: outbox.depth().pending,
             names=lambda: {feed.worker.pid: f"camera/{feed.name}" for feed in feeds if feed.worker.pid is not None},
         )  # fmt: skip
-        observers: list[Callable[[events.InspectionEvent], None]] = [metrics.inspected, sampler.inspected]
+        observers: list[Observer] = [metrics.inspected, sampler.inspected]
+        decided = Decided(outbox, plan_webs(settings.camera, positions), observers)
         loop = InspectionLoop(
             identity,
             recipe,
-            feeds,
+            [(line, [feed for feed in feeds if feed.plan.unit == line.name]) for line in lines],
             engines,
             keeper if settings.evidence.enabled else None,
-            store=lambda event, positions: _decided(event, positions, outbox, observers),
+            store=decided.store,
             faults=faults,
-            deadline_ms=settings.inspection.deadline_ms,
             on_change=publisher.announce,
             on_swap=lambda outcome: _tell_swap(outcome, faults, rollouts),
             on_shadow=lambda unit: rollouts.shadowed(unit) if rollouts else None,
             conditions=lambda: sampler.conditions,
             sheds=lambda: sampler.sheds,
+            keeps=decided.keeps,
+            on_turn=decided.tend,
+            on_end=decided.close,
         )
         undo.pop_all()
         chooser = None
@@ -160,6 +166,19 @@ def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
     return daemon
 
 
+def _wanted(settings: Settings, topics: Topics) -> list[str]:
+    """What the station listens to."""
+    by_message = settings.inspection.announced_ids or any(camera.trigger == "message" for camera in settings.camera)
+    return [topics.model_desired] * bool(settings.rollout.source) + [topics.unit] * by_message
+
+
+def _hand_on(topic: str, payload: bytes, topics: Topics, loop: InspectionLoop, rollouts: Rollouts | None) -> None:
+    if topic == topics.unit:
+        loop.births.announce(payload)
+    elif rollouts is not None:
+        rollouts.command(payload)
+
+
 def _evidence_plan(settings: Settings) -> EvidencePlan:
     evidence = settings.evidence
     return EvidencePlan(
@@ -167,6 +186,12 @@ def _evidence_plan(settings: Settings) -> EvidencePlan:
         jpeg_quality=evidence.jpeg_quality,
         max_bytes=evidence.max_mb * 1_000_000,
         max_age_s=evidence.max_age_days * 86_400,
+        collect=CollectPlan(
+            policy=evidence.collect,
+            directory=settings.state.directory / "collected",
+            picture_format=evidence.collect_as,
+            max_bytes=evidence.collect_max_mb * 1_000_000,
+        ),
     )
 
 
@@ -195,20 +220,6 @@ def broker_of(settings: Settings) -> Broker:
 def topics_of(settings: Settings) -> Topics:
     """The station's place in the topic tree."""
     return Topics(**settings.station.model_dump())
-
-
-def _decided(
-    event: events.InspectionEvent,
-    positions: Mapping[str, int],
-    outbox: Outbox,
-    observers: Sequence[Callable[[events.InspectionEvent], None]],
-) -> None:
-    outbox.put(event, positions)
-    for observer in observers:
-        try:
-            observer(event)
-        except Exception:  # they only look on: no unit may be lost over them
-            log.exception("%r stumbled over unit %s", observer, event.unit_id)
 
 
 def _exits(feeds: Sequence[CameraFeed], counts: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -6,7 +6,7 @@ from defectd import __version__
 from defectd.camera.feed import CameraFeed
 from defectd.clock import utc_now
 from defectd.engine.serving import Engines
-from defectd.inspection import events
+from defectd.inspection import events, messages
 from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import StationIdentity
 from defectd.messaging.outbox import Outbox
@@ -29,7 +29,9 @@ def birth(
         defectd=__version__,
         epoch=outbox.epoch,
         next_seq=outbox.next_seq(),
-        schemas={f"evt/{message.stream}": message.model_fields["schema_"].default for message in events.STORED_EVENTS},
+        schemas={
+            f"evt/{message.stream}": message.model_fields["schema_"].default for message in messages.STORED_EVENTS
+        },
         settings_sha256=identity.settings_sha256,
         recipe=identity.recipe,
         classes=[

@@ -7,39 +7,63 @@ import json
 from typing import Mapping
 
 from defectd.camera.feed import CameraPlan
-from defectd.settings import CameraSettings
+from defectd.camera_settings import CameraSettings, units_of
+from defectd.line import LinePlan
+from defectd.settings import InspectionSettings
 
+_OF_THE_DAEMON = {"name", "mode", "kind", "trigger", "interval_ms", "unit", "shots", "track", "max_pixels", "stall_s"}
 _POSITION_BITS = 62  # a position is a signed 64-bit integer
 
 
-def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int]) -> list[CameraPlan]:
+def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int], deadline_ms: float) -> list[CameraPlan]:
     """Trigger numbers go on where they stopped. After a crash (no clean stop) with the same camera settings, a
-    replay goes on with the picture that was next; else it begins with the first one."""
+    replay goes on with the picture that was next; else it begins with the first one. Of a tracked camera `seen` is
+    ahead of `trigger`: these frames were given numbers, and are told as lost."""
     plans = []
     for camera in cameras:
-        next_trigger = positions.get(f"trigger/{camera.name}", 0) + 1
+        next_trigger = max(positions.get(f"{each}/{camera.name}", 0) for each in ("trigger", "seen")) + 1
         crashed = positions.get("clean", 1) == 0 and positions.get(f"source/{camera.name}") == _fingerprint(camera)
         first = positions[f"first/{camera.name}"] if crashed and camera.kind == "replay" else next_trigger
-        common = {"name", "mode", "kind", "max_pixels", "stall_s"}
-        source = {"name": camera.name, **camera.model_dump(mode="json", exclude=common)}
-        if source["frozen_after"] is None and camera.kind == "opencv":
+        source = {"name": camera.name, **camera.model_dump(mode="json", exclude=_OF_THE_DAEMON)}
+        if source["frozen_after"] is None and camera.kind not in ("replay", "simulated"):
             source["frozen_after"] = 10
+        is_replay = camera.kind == "replay"
         plans.append(
             CameraPlan(
                 name=camera.name,
                 kind=camera.kind,
                 mode=camera.mode,
-                unit_id_source="file" if camera.kind == "replay" else "counter",
-                simulated=camera.kind != "opencv",
-                patient=camera.kind == "replay",
+                unit_id_source="file" if is_replay and camera.presence is None else "counter",
+                simulated=camera.kind in ("replay", "simulated"),
+                patient=is_replay and not camera.commanded,
                 frame_bytes=camera.max_pixels * 3,
                 stall_s=camera.stall_s,
                 first_trigger=first,
                 next_trigger=next_trigger,
                 source=source,
+                unit=camera.unit or camera.name,
+                shots=camera.shots,
+                commanded=camera.commanded,
+                shot_s=deadline_ms / 1000,
             )
         )
     return plans
+
+
+def plan_lines(
+    settings: InspectionSettings, cameras: list[CameraSettings], positions: Mapping[str, int]
+) -> list[LinePlan]:
+    """One for each kind of unit, in the order of their first cameras."""
+    return [
+        LinePlan(
+            name,
+            positions.get(f"trigger/{name}", 0) + 1,
+            settings.deadline_ms,
+            settings.pair_within_ms,
+            members[0].interval_ms,
+        )
+        for name, members in units_of(cameras).items()
+    ]
 
 
 def opening_positions(cameras: list[CameraSettings], plans: list[CameraPlan]) -> dict[str, int]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
+from defectd.camera.codes import why_no_codes
+from defectd.camera.genicam import why_no_aravis
+from defectd.camera.pipelines import PIPELINES
+from defectd.camera.recorded import is_recording
+from defectd.camera.running import why_no_gstreamer
+from defectd.camera_settings import CameraSettings
 from defectd.errors import ModelError, SettingsError, StateError
 from defectd.inspection.recipe import DefectRule, Recipe, Region
 from defectd.model_source import ServedModel, open_model
 from defectd.settings import Settings
+from defectd.tracking.tracker import why_no_tracker
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,12 @@ def check(settings: Settings, *, dev: bool = False) -> Checked:
             for name in unknown
         ]
     for index, camera in enumerate(settings.camera, 1):
-        if camera.kind == "replay" and not camera.path.exists():
-            expected = "expected a folder of pictures or a video"
-            problems.append(f"camera[{index}].path: {camera.path} does not exist; {expected}")
+        problems += [f"camera[{index}].{problem}" for problem in _camera_problems(camera)]
+    if settings.evidence.collect == "needs_review" and all(d.review_from is None for d in settings.inspection.defect):
+        problems.append(
+            'evidence.collect: "needs_review" collects nothing, for no [[inspection.defect]] has a review_from; '
+            'expected one, or "failed_and_review"'
+        )
     problems += _file_problems(settings)
     if settings.rollout.source and model is not None and (model.bundle is None or settings.model.trust is None):
         problems.append(
@@ -50,6 +61,22 @@ def check(settings: Settings, *, dev: bool = False) -> Checked:
     if problems or model is None:
         raise SettingsError(problems)
     return Checked(settings, model)
+
+
+def _camera_problems(camera: CameraSettings) -> Iterator[str]:
+    """What it needs that is not on this machine."""
+    if camera.kind == "replay" and not camera.path.exists():
+        yield f"path: {camera.path} does not exist; expected a folder of pictures or a video"
+    elif camera.kind == "replay" and camera.pace == "recorded" and not is_recording(camera.path):
+        yield f"pace: {camera.path} is no recording of `defectd record`"
+    if camera.kind == "aravis" and (missing := why_no_aravis()) is not None:
+        yield f"kind: {missing}"
+    if camera.kind in PIPELINES and (missing := why_no_gstreamer()) is not None:
+        yield f"kind: {missing}"
+    if camera.code is not None and (missing := why_no_codes()) is not None:
+        yield f"code: {missing}"
+    if camera.track is not None and (missing := why_no_tracker()) is not None:
+        yield f"track: {missing}"
 
 
 def build_recipe(settings: Settings) -> Recipe:

@@ -138,9 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--plain", action="store_true", help="one line per unit instead of the live view")
     watch.set_defaults(command=_watch)
 
-    from defectd import doctor_cli, model_cli, rollout_cli
+    from defectd import camera_cli, collected_cli, doctor_cli, model_cli, record_cli, rollout_cli
 
     doctor_cli.add_to(commands)
+    camera_cli.add_to(commands)
     model_cli.add_to(commands)
     rollout_cli.add_to(commands)
+    record_cli.add_to(commands)
+    collected_cli.add_to(commands)
     return parser

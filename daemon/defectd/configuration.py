@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError as EnvironmentSettingsError
 
+from defectd.camera_settings import CameraSettings
 from defectd.errors import SettingsError
-from defectd.settings import CameraSettings, Settings, without_password
+from defectd.settings import Settings, without_password
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Mapping
 
-from defectd.inspection import events
+from defectd.inspection import events, rollout_wire, telemetry_wire, web_wire
 
 _NOON = datetime(2026, 11, 20, 9, 18, 4, 120_000, timezone.utc)
 _EPOCH = "5b1c6a3e-4a0f-4a56-8b84-0a0c3f0a7f11"
@@ -18,8 +18,8 @@ _STORED = {"epoch": _EPOCH, "station": "aoi1", "boot_id": _BOOT, "created_at": _
 
 _REQUEST = "0190b6d9-1f42-7b0c-9d17-6a2f1f3c8e20"
 _STATION = "plant1/smt/line3/aoi1"
-_OLD = events.ModelRef(name="boards", version="2026.11.3", release_seq=41, manifest_sha256=_MODEL.sha256)
-_NEW = events.ModelRef(name="boards", version="2026.11.4", release_seq=42, manifest_sha256="cd56ef78" + "0" * 56)
+_OLD = rollout_wire.ModelRef(name="boards", version="2026.11.3", release_seq=41, manifest_sha256=_MODEL.sha256)
+_NEW = rollout_wire.ModelRef(name="boards", version="2026.11.4", release_seq=42, manifest_sha256="cd56ef78" + "0" * 56)
 
 EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
     events.InspectionEvent: events.InspectionEvent(
@@ -98,7 +98,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         defectd="0.1.0",
         epoch=_EPOCH,
         next_seq={"inspection": 48212, "fault": 18, "gap": 2},
-        schemas={"evt/inspection": "defectd.inspection/1.1"},
+        schemas={"evt/inspection": "defectd.inspection/1.2"},
         settings_sha256=_SETTINGS,
         recipe=_RECIPE,
         classes=[events.ClassCode(class_name="short", code="PCB-SHORT", min_confidence=0.4)],
@@ -109,7 +109,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
             cold_first_call_ms=812.0, iterations=150, steady=True, steady_p50_ms=8.7, steady_p99_ms=9.4
         ),
     ),
-    events.SlowDownEvent: events.SlowDownEvent(
+    telemetry_wire.SlowDownEvent: telemetry_wire.SlowDownEvent(
         **_STORED,
         id="0190b6d8-52aa-7d10-8c3e-55e1f0c9a201",
         seq=1,
@@ -120,7 +120,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         current_rate_hz=4.0,
         sustainable_rate_hz=3.1,
     ),
-    events.DeviceTelemetry: events.DeviceTelemetry(
+    telemetry_wire.DeviceTelemetry: telemetry_wire.DeviceTelemetry(
         station="aoi1",
         boot_id=_BOOT,
         ts=_NOON,
@@ -159,7 +159,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         queue_ms=0.4,
         outbox_pending=0,
         latency=[
-            events.LatencyFigures(
+            telemetry_wire.LatencyFigures(
                 camera="top",
                 model="boards 2026.11.3",
                 stage="capture_to_verdict",
@@ -172,12 +172,12 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
             )
         ],
         slow_units=[
-            events.SlowUnit(
+            telemetry_wire.SlowUnit(
                 camera="top", trigger=48299, capture_to_verdict_ms=41.2, because="the GPU was at 306 of 918 MHz: cold"
             )
         ],
     ),
-    events.RolloutEvent: events.RolloutEvent(
+    rollout_wire.RolloutEvent: rollout_wire.RolloutEvent(
         **_STORED,
         id="0190b6da-0a11-7c3e-8b02-91f4c7d2e6aa",
         seq=9,
@@ -190,7 +190,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         manifest_sha256=_NEW.manifest_sha256,
         attempts=1,
     ),
-    events.ModelReported: events.ModelReported(
+    rollout_wire.ModelReported: rollout_wire.ModelReported(
         station=_STATION,
         groups=["pilot"],
         boot_id=_BOOT,
@@ -201,7 +201,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         factory=_OLD,
         floor_release_seq=41,
         floor_command_seq=12,
-        rollout=events.RolloutReport(
+        rollout=rollout_wire.RolloutReport(
             request_id=_REQUEST,
             seq=12,
             action="deploy",
@@ -218,7 +218,7 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
             received_at=_NOON - timedelta(minutes=3),
             changed_at=_NOON - timedelta(minutes=1),
         ),
-        last_command=events.CommandReport(
+        last_command=rollout_wire.CommandReport(
             request_id=_REQUEST,
             seq=12,
             accepted=True,
@@ -227,7 +227,58 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
             ts=_NOON - timedelta(minutes=3),
         ),
     ),
-    events.ModelProgress: events.ModelProgress(
+    rollout_wire.ModelProgress: rollout_wire.ModelProgress(
         request_id=_REQUEST, state="downloading", percent=37.5, detail="model.onnx: 9.4 of 25.0 MB", ts=_NOON
+    ),
+    web_wire.TrackEvent: web_wire.TrackEvent(
+        **_STORED,
+        id="0190b6db-33c0-7d21-9a0e-5f7b2f6a1c04",
+        seq=311,
+        track_id="0190b6db-33b8-7a90-8d55-1c9c6f3f0e21",
+        state="born",
+        reason=None,
+        camera="web",
+        recipe=_RECIPE,
+        model=_MODEL,
+        simulated=False,
+        first_trigger=90211,
+        last_trigger=90212,
+        first_seen_at=_NOON - timedelta(milliseconds=33),
+        last_seen_at=_NOON,
+        frames=2,
+        code="WEB-HOLE",
+        codes={"WEB-HOLE": 2},
+        category="web",
+        class_name="pin-hole",
+        description="A hole",
+        priority=1,
+        confidence=0.91,
+        best_trigger=90212,
+        first_bbox_px=(640.0, 2.0, 31.0, 28.0),
+        best_bbox_px=(640.5, 42.0, 31.0, 30.0),
+        last_bbox_px=(640.5, 42.0, 31.0, 30.0),
+        web_px_per_s=(0.4, 1211.8),
+        images=[],
+    ),
+    web_wire.StretchEvent: web_wire.StretchEvent(
+        **_STORED,
+        id="0190b6db-4f02-7b1d-a5c3-0e7a9d2b8f10",
+        seq=3007,
+        camera="web",
+        from_trigger=90150,
+        to_trigger=90299,
+        from_at=_NOON - timedelta(seconds=2),
+        to_at=_NOON + timedelta(seconds=3),
+        frames=150,
+        inspected=148,
+        dropped=2,
+        lost=0,
+        verdicts={"passed": 131, "failed": 16, "error": 1},
+        errors={"frame_incomplete": 1},
+        needs_review=0,
+        tracks_born=3,
+        tracks_ended=2,
+        tracks_open=1,
+        flickers=1,
     ),
 }

@@ -1,23 +1,27 @@
-"""One camera's units, from trigger to outbox, in the order of their triggers.
+"""The units of one place on the line, from trigger to outbox, in the order of their triggers.
 
-A unit is owed a verdict from its trigger on. `decide` gives it, once; `store_finished` hands the events on in order,
-so that a position on disk means: everything up to here is on disk, too.
+One camera sees them, or several, or one several times: each look is a view, and the verdict waits for all views. A
+unit is owed a verdict from its trigger on. `decide` gives it, once; `store_finished` hands the events on in order, so
+that a position on disk means: everything up to here is on disk, too.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
+from defectd.announced import Announced
 from defectd.camera.feed import CameraFeed, SlotLease
-from defectd.clock import NS_PER_MS, monotonic_ns
+from defectd.clock import NS_PER_MS, monotonic_ns, utc_now
 from defectd.evidence.keeper import EvidenceKeeper
-from defectd.inspection.events import Conditions, Image, InspectionEvent, Model
+from defectd.inspection.events import Conditions, Image, InspectionEvent, Model, UnitIdSource
 from defectd.inspection.frame import Trigger
-from defectd.inspection.record import EngineAnswer, StationIdentity, record
-from defectd.inspection.verdict import Judgement, refuse
-from defectd.workers.protocol import Framed, Missed, Triggered
+from defectd.inspection.record import EngineAnswer, Look, StationIdentity, record
+from defectd.inspection.verdict import Judgement, combine, refuse
+from defectd.unit import Unit, View, view_name
+from defectd.workers.protocol import Framed, Missed, Named, Triggered
 
 _PICTURES_TAKE_NS = 1000 * NS_PER_MS  # at most, for their hashes; a 12 MP frame takes a third of a second
 _LATENCIES_KEPT = 1000
@@ -29,6 +33,16 @@ class Store(Protocol):
     def __call__(self, event: InspectionEvent, positions: Mapping[str, int]) -> None: ...
 
 
+Keeps = Callable[[InspectionEvent, int], bool]
+"""(event, captured_ns) -> whether its pictures are evidence. Called once with each verdict, as soon as it is out."""
+
+
+def fails_or_errors(event: InspectionEvent, captured_ns: int) -> bool:
+    """What most cameras keep pictures of."""
+    del captured_ns
+    return event.verdict in ("failed", "error")
+
+
 @dataclass
 class Tally:
     """Counts since the start, by name (triggers, each verdict, dropped, deaths of workers), and recent latencies."""
@@ -37,136 +51,231 @@ class Tally:
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
 
 
-@dataclass
-class Unit:
-    """One unit between its trigger and its place in the outbox."""
+@dataclass(frozen=True)
+class LinePlan:
+    """`name` is the camera's, or that of the units which several cameras see. Triggers of cameras that came within
+    `pair_within_ms` are of the same unit. `interval_ms`: the daemon begins a unit so often."""
 
-    trigger: Trigger
-    decide_by_ns: int
-    lease: SlotLease | None = None
-    framed_ns: int = 0
-    decided: bool = False
-    event: InspectionEvent | None = None
-    pictures_by_ns: int | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Nothing more will be known about it."""
-        return self.decided and self.pictures_by_ns is None
+    name: str
+    next_number: int
+    deadline_ms: float
+    pair_within_ms: float = 100.0
+    interval_ms: float | None = None
 
 
 class Line:
-    """The units of one camera. Used from the loop's thread only."""
+    """Used from the loop's thread only."""
 
     def __init__(
         self,
-        feed: CameraFeed,
+        plan: LinePlan,
+        feeds: Sequence[CameraFeed],
         station: StationIdentity,
-        deadline_ms: float,
         keeper: EvidenceKeeper | None,
         serving: Callable[[], Model | None],
         store: Store,
         tally: Tally,
         conditions: Callable[[], Conditions | None] = lambda: None,
         sheds: Callable[[], bool] = lambda: False,
+        keeps: Keeps = fails_or_errors,
     ) -> None:
         """*sheds*: the machine is too hot for pictures with boxes."""
-        self.feed = feed
-        self._conditions, self._sheds = conditions, sheds
+        self.plan, self.feeds = plan, list(feeds)
+        self.announced = Announced()
+        self.ended = False
+        self._conditions, self._sheds, self._keeps = conditions, sheds, keeps
         self._station, self._keeper, self._serving = station, keeper, serving
         self._store, self._tally = store, tally
-        deadline_ns = int(deadline_ms * NS_PER_MS)
+        deadline_ns = int(plan.deadline_ms * NS_PER_MS)
         self._decide_after_ns = deadline_ns - min(10 * NS_PER_MS, deadline_ns // 25)  # the verdict is in time, too
+        self._pair_within_ns = int(plan.pair_within_ms * NS_PER_MS)
+        self._expected = [(feed, shot) for feed in feeds for shot in range(1, feed.plan.shots + 1)]
+        self._is_single = len(self._expected) == 1
+        self._free_run = feeds[0].plan.mode == "free_run"
+        self._next_number = plan.next_number
         self._units: OrderedDict[int, Unit] = OrderedDict()
-        self._waiting: deque[Unit] = deque()
-        self._for_pictures: dict[str, Unit] = {}
+        self._views: dict[tuple[int, int], View] = {}
+        self._waiting: deque[View] = deque()
+        self._for_pictures: dict[str, tuple[Unit, View]] = {}
         self._dropped = 0
         self._last_dropped: Unit | None = None
 
-    # -- from the camera -------------------------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """Of its one camera, or of its units."""
+        return self.plan.name
 
-    def triggered(self, news: Triggered) -> None:
-        """A unit is here; the clock runs."""
-        self._units[news.number] = Unit(self.feed.trigger(news), news.captured_ns + self._decide_after_ns)
-        self._tally.counts["triggers"] += 1
+    @property
+    def commanded(self) -> bool:
+        """True if units are born by `bear`, not by a camera."""
+        return self.feeds[0].plan.commanded
 
-    def framed(self, news: Framed) -> None:
-        """Its frame is complete, and waits for the engine. In free-run mode older ones give way to it."""
-        lease = SlotLease(self.feed, news.frame)
-        unit = self._units.get(news.number)
-        if unit is None or unit.decided:
-            lease.release()  # too late: its verdict is out
-            return
-        if self.feed.plan.mode == "free_run":
-            while self.oldest_waiting is not None:
-                self._drop(self._waiting.popleft())
-        unit.lease, unit.framed_ns = lease, monotonic_ns()
-        self._waiting.append(unit)
+    # -- units are born --------------------------------------------------------------------------------------
 
-    def missed(self, news: Missed) -> None:
-        """It will have no frame."""
-        unit = self._units.get(news.number)
-        if unit is None or unit.decided:
-            return
-        if self.feed.plan.mode == "free_run" and news.reason == "camera_overrun":
-            self._drop(unit)
+    def triggered(self, feed: CameraFeed, news: Triggered) -> None:
+        """A camera has seen a unit: a new one, or one that another camera has just seen, too."""
+        unit = self._seen_already(feed, news.captured_ns) or self._begin(
+            news.number if self._is_single else self._next_number,
+            news.unit_id if self._is_single else None,
+            news.captured_ns,
+            news.captured_at,
+        )
+        self._look(unit, feed, news.number)
+
+    def bear(self, unit_id: str | None, position: str | None, asked_ns: int) -> Unit:
+        """The daemon begins a unit: all its cameras take their pictures now. *unit_id* None: it is counted."""
+        unit = self._begin(self._next_number, None, asked_ns, utc_now())
+        if unit_id is not None:
+            self._name(unit, unit_id, "message")
+        unit.position = position
+        for feed, _ in self._expected:
+            number, sent = feed.shoot(asked_ns)
+            view = self._look(unit, feed, number)
+            if not sent and not unit.decided:
+                self.settle(view, refuse("camera_lost", "the camera is not open"))
+        return unit
+
+    def refuse_birth(self, unit_id: str, position: str | None, judgement: Judgement) -> None:
+        """A unit of which no picture can be taken has a verdict, too."""
+        unit = self._begin(self._next_number, None, monotonic_ns(), utc_now())
+        self._name(unit, unit_id, "message")
+        unit.position = position
+        self.decide(unit, judgement)
+
+    def _begin(self, number: int, unit_id: str | None, captured_ns: int, captured_at: datetime) -> Unit:
+        self._next_number = number + 1
+        source: UnitIdSource = "counter"
+        if unit_id is None:
+            unit_id = f"{self.name}-{number:08d}"
         else:
-            self.decide(unit, refuse(news.reason, news.detail))
+            source = self.feeds[0].plan.unit_id_source
+        trigger = Trigger(self.name, number, unit_id, captured_ns, captured_at)
+        unit = Unit(trigger, source, captured_ns + self._decide_after_ns)
+        if (announced := self.announced.take(monotonic_ns())) is not None:
+            self._name(unit, announced.unit_id, "message")
+            unit.position = announced.position
+        self._units[number] = unit
+        self._tally.counts["triggers"] += 1
+        return unit
+
+    def _seen_already(self, feed: CameraFeed, captured_ns: int) -> Unit | None:
+        """The oldest unit that this camera has not seen, and another one has, a moment ago."""
+        if self._is_single:
+            return None
+        for unit in self.undecided():
+            near = abs(captured_ns - unit.trigger.captured_ns) <= self._pair_within_ns
+            if near and unit.seen_by(feed) < feed.plan.shots:
+                return unit
+        return None
+
+    def _look(self, unit: Unit, feed: CameraFeed, number: int) -> View:
+        view = View(unit, feed, unit.seen_by(feed) + 1, number)
+        unit.views.append(view)
+        self._views[feed.index, number] = view
+        return view
+
+    # -- from the cameras ------------------------------------------------------------------------------------
+
+    def named(self, feed: CameraFeed, news: Named) -> None:
+        """The picture itself says which unit it is. What a message has said counts more."""
+        view = self._views.get((feed.index, news.number))
+        if view is not None and view.unit.unit_id_source == "counter" and not view.unit.decided:
+            self._name(view.unit, news.unit_id, "file" if feed.plan.unit_id_source == "file" else "code")
+
+    def framed(self, feed: CameraFeed, news: Framed) -> None:
+        """A frame is complete, and waits for the engine. In free-run mode older ones give way to it."""
+        lease = SlotLease(feed, news.frame)
+        view = self._views.get((feed.index, news.number))
+        if view is None or view.unit.decided or view.judgement is not None:
+            lease.release()  # too late
+            return
+        if self._free_run:
+            while (older := self.oldest_waiting) is not None:
+                self._waiting.popleft()
+                self._drop(older.unit)
+        view.lease, view.framed_ns = lease, monotonic_ns()
+        self._waiting.append(view)
+
+    def missed(self, feed: CameraFeed, news: Missed) -> None:
+        """There will be no frame."""
+        view = self._views.get((feed.index, news.number))
+        if view is None or view.unit.decided or view.judgement is not None:
+            return
+        if self._free_run and news.reason == "camera_overrun":
+            self._drop(view.unit)
+        else:
+            self.settle(view, refuse(news.reason, news.detail))
+
+    def refuse_without_frame(self, feed: CameraFeed, judgement: Judgement) -> None:
+        """No frame will come any more for what this camera has seen, or was told to look at."""
+        for unit in self.undecided():
+            for view in unit.views:
+                if view.feed is feed and view.lease is None and view.judgement is None and not unit.decided:
+                    self.settle(view, judgement)
 
     # -- to the engine ---------------------------------------------------------------------------------------
 
     @property
-    def oldest_waiting(self) -> Unit | None:
-        """The unit whose turn is next."""
-        while self._waiting and self._waiting[0].decided:
+    def oldest_waiting(self) -> View | None:
+        """The view whose turn is next."""
+        while self._waiting and self._waiting[0].unit.decided:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
 
-    def take_waiting(self) -> Unit:
+    def take_waiting(self) -> View:
         """The engine takes the oldest one; its slot is held until `release_from_engine`."""
-        unit = self._waiting.popleft()
-        assert unit.lease is not None
-        unit.lease.hold()
-        return unit
+        view = self._waiting.popleft()
+        assert view.lease is not None
+        view.lease.hold()
+        return view
 
-    def take_back(self, unit: Unit) -> None:
-        """The engine failed, and another one is ready: the unit is the next one again."""
-        self._waiting.appendleft(unit)
+    def take_back(self, view: View) -> None:
+        """The engine failed, and another one is ready: the view is the next one again."""
+        self._waiting.appendleft(view)
 
     @staticmethod
-    def release_from_engine(unit: Unit) -> None:
+    def release_from_engine(view: View) -> None:
         """The engine no longer reads the slot."""
-        assert unit.lease is not None
-        unit.lease.release()
+        assert view.lease is not None
+        view.lease.release()
 
     # -- the verdict -----------------------------------------------------------------------------------------
 
-    def decide(self, unit: Unit, judgement: Judgement, answer: EngineAnswer | None = None) -> None:
+    def settle(self, view: View, judgement: Judgement, answer: EngineAnswer | None = None) -> None:
+        """What one view shows. With the last one the unit is decided."""
+        assert view.judgement is None and not view.unit.decided
+        view.judgement, view.answer = judgement, answer
+        unit = view.unit
+        if sum(each.judgement is not None for each in unit.views) == len(self._expected):
+            self.decide(unit, self._combined(unit))
+
+    def decide(self, unit: Unit, judgement: Judgement) -> None:
         """The verdict, once. From here on the unit waits for its pictures, if any, and for its elders."""
         assert not unit.decided
         now_ns = monotonic_ns()
-        plan = self.feed.plan
         event = record(
             self._station,
             unit.trigger,
-            unit.lease.frame if unit.lease else None,
+            [_look(view) for view in unit.views],
             judgement,
-            answer,
             self._serving(),
+            is_single=self._is_single,
             verdict_ns=now_ns,
-            unit_id_source=plan.unit_id_source,
-            simulated=plan.simulated,
+            unit_id_source=unit.unit_id_source,
+            position=unit.position,
+            simulated=self.feeds[0].plan.simulated,
             conditions=self._conditions(),
         )
         unit.decided, unit.event = True, event
         self._tally.counts[judgement.verdict] += 1
         self._tally.latencies_ms.append(event.timing_ms.capture_to_verdict)
-        if unit.lease is None:
-            return
-        if judgement.verdict in ("failed", "error") and self._keep_pictures(event, unit.lease):
-            unit.pictures_by_ns = now_ns + _PICTURES_TAKE_NS
-            self._for_pictures[event.id] = unit
-        unit.lease.release()
+        keeps = self._keeps(event, unit.trigger.captured_ns)
+        for view in unit.views:
+            if view.lease is not None:
+                if keeps and self._keep_pictures(event, view, view.lease):
+                    unit.pictures_by_ns = now_ns + _PICTURES_TAKE_NS
+                self._collect(event, view, view.lease)
+                view.lease.release()
 
     def undecided(self) -> Iterator[Unit]:
         """Units that are owed a verdict, oldest first."""
@@ -177,36 +286,41 @@ class Line:
         for unit in self.undecided():
             if now_ns < unit.decide_by_ns:
                 continue
-            if unit.lease is None:
-                self.decide(unit, refuse("frame_missing", "the trigger came, its frame did not"))
-            elif not engine_ready:
-                self.decide(unit, refuse("engine_unavailable", "no engine was ready before the deadline"))
-            else:
-                self.decide(unit, refuse("deadline_exceeded", "the engine did not answer before the deadline"))
+            for view in unit.views:
+                view.judgement = view.judgement or _too_late(view, engine_ready)
+            self.decide(unit, self._combined(unit))
 
-    def refuse_without_frame(self, judgement: Judgement) -> None:
-        """No frame will come for the units that still wait for one."""
-        for unit in self.undecided():
-            if unit.lease is None:
-                self.decide(unit, judgement)
+    def _combined(self, unit: Unit) -> Judgement:
+        """Of all views that the unit should have; those that nobody began are missing."""
+        if self._is_single:
+            judgement = unit.views[0].judgement
+            assert judgement is not None
+            return judgement
+        looks = {view.name: view.judgement for view in unit.views}
+        missing = refuse("view_missing", "no picture of this unit")
+        return combine(
+            [(name, looks.get(name) or missing) for name in (view_name(feed, shot) for feed, shot in self._expected)]
+        )
 
     # -- to the outbox ---------------------------------------------------------------------------------------
 
-    def pictures(self, event_id: str, images: Sequence[Image]) -> None:
-        """The pictures of one unit are on disk, or will not be. Ignored if the event has gone without them."""
-        unit = self._for_pictures.pop(event_id, None)
-        if unit is None:
+    def pictures(self, job_id: str, images: Sequence[Image]) -> None:
+        """The pictures of one view are on disk, or will not be. Ignored if the event has gone without them."""
+        unit, view = self._for_pictures.pop(job_id, (None, None))
+        if unit is None or view is None:
             return
         assert unit.event is not None
-        unit.event = unit.event.model_copy(update={"images": list(images)})
-        unit.pictures_by_ns = None
+        taken = images if self._is_single else [image.model_copy(update={"camera": view.name}) for image in images]
+        unit.event = unit.event.model_copy(update={"images": [*unit.event.images, *taken]})
+        if not any(other is unit for other, _ in self._for_pictures.values()):
+            unit.pictures_by_ns = None
         self._tally.counts["evidence" if images else "evidence_missed"] += 1
 
     def give_up_pictures(self, now_ns: int) -> None:
         """Events do not wait for ever."""
-        for event_id, unit in list(self._for_pictures.items()):
+        for job_id, (unit, _) in list(self._for_pictures.items()):
             if unit.pictures_by_ns is not None and now_ns >= unit.pictures_by_ns:
-                self.pictures(event_id, ())
+                self.pictures(job_id, ())
 
     def store_finished(self) -> None:
         """Hand on what is finished, up to the first unit that is not. Dropped frames are told by the next event."""
@@ -215,10 +329,14 @@ class Line:
             if not unit.finished:
                 return
             del self._units[number]
+            for view in unit.views:
+                self._views.pop((view.feed.index, view.number), None)
             if unit.event is None:
                 self._dropped, self._last_dropped = self._dropped + 1, unit
             else:
-                self._store(unit.event.after_drops(self._dropped), {f"trigger/{self.feed.name}": number})
+                positions = {f"trigger/{view.feed.name}": view.number for view in unit.views}
+                positions[f"trigger/{self.name}"] = number
+                self._store(unit.event.after_drops(self._dropped), positions)
                 self._dropped, self._last_dropped = 0, None
 
     def tell_drops(self) -> None:
@@ -227,7 +345,9 @@ class Line:
         unit = self._last_dropped
         if unit is not None and self.empty:
             self._units[unit.trigger.number] = unit
-            unit.decided, unit.lease = False, None
+            unit.decided = False
+            for view in unit.views:
+                view.lease = None
             self._dropped -= 1
             self._tally.counts["dropped"] -= 1
             self.decide(unit, Judgement("skipped", error_detail="given up for a newer frame that was not judged"))
@@ -237,8 +357,8 @@ class Line:
         """The end: whatever is undecided gets *judgement*, and no event waits for its pictures."""
         for unit in self.undecided():
             self.decide(unit, judgement)
-        for event_id in list(self._for_pictures):
-            self.pictures(event_id, ())
+        for job_id in list(self._for_pictures):
+            self.pictures(job_id, ())
         self.tell_drops()
 
     @property
@@ -256,15 +376,48 @@ class Line:
 
     # --------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _name(unit: Unit, unit_id: str, source: UnitIdSource) -> None:
+        unit.trigger, unit.unit_id_source = unit.trigger.named(unit_id), source
+
     def _drop(self, unit: Unit) -> None:
         """Free-run: this frame gives way to a newer one, whose event will count it."""
         unit.decided = True
         self._tally.counts["dropped"] += 1
-        if unit.lease is not None:
-            unit.lease.release()
+        for view in unit.views:
+            if view.lease is not None:
+                view.lease.release()
 
-    def _keep_pictures(self, event: InspectionEvent, lease: SlotLease) -> bool:
-        day = event.started_at.date().isoformat()
-        return self._keeper is not None and self._keeper.keep(
-            event.id, day, lease, [] if self._sheds() else event.defects
-        )
+    def _keep_pictures(self, event: InspectionEvent, view: View, lease: SlotLease) -> bool:
+        if self._keeper is None:
+            return False
+        job_id = self._picture_name(event, view)
+        shown = [] if self._sheds() or view.judgement is None else view.judgement.defects
+        if not self._keeper.keep(job_id, event.started_at.date().isoformat(), lease, shown):
+            return False
+        self._for_pictures[job_id] = view.unit, view
+        return True
+
+    def _collect(self, event: InspectionEvent, view: View, lease: SlotLease) -> None:
+        """To train with, where the settings want that; not while the machine is too hot."""
+        if self._keeper is None or view.judgement is None or view.answer is None or self._sheds():
+            return
+        name = self._picture_name(event, view)
+        if not self._keeper.collect(name, event, view.number, view.judgement, view.answer, lease):
+            self._tally.counts["collect_missed"] += 1
+
+    def _picture_name(self, event: InspectionEvent, view: View) -> str:
+        return event.id if self._is_single else f"{event.id}-{view.name.replace('#', '-')}"
+
+
+def _too_late(view: View, engine_ready: bool) -> Judgement:
+    if view.lease is None:
+        return refuse("frame_missing", "the trigger came, its frame did not")
+    if not engine_ready:
+        return refuse("engine_unavailable", "no engine was ready before the deadline")
+    return refuse("deadline_exceeded", "the engine did not answer before the deadline")
+
+
+def _look(view: View) -> Look:
+    frame = view.lease.frame if view.lease is not None else None
+    return Look(view.name, view.number, frame, view.judgement, view.answer)

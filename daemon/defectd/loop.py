@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any, Callable, Sequence
 
+from defectd.births import Births
 from defectd.camera.feed import CameraFeed
 from defectd.clock import NS_PER_S, monotonic_ns, ms_between
 from defectd.engine.server import EngineServer
@@ -24,13 +25,14 @@ from defectd.inspection.recipe import Recipe
 from defectd.inspection.record import EngineAnswer, StationIdentity
 from defectd.inspection.shadow import ShadowUnit
 from defectd.inspection.verdict import Judgement, judge, refuse
-from defectd.line import Line, Store, Tally, Unit
+from defectd.line import Keeps, Line, LinePlan, Store, Tally, fails_or_errors
 from defectd.pictures import Pictures
 from defectd.probe import Probe
 from defectd.shadow import Shadow
+from defectd.unit import View
 from defectd.workers.channel import Channel
 from defectd.workers.process import Died, News, Worker, WorkerState, cause_of_death, obituary
-from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Note, Refused, Triggered
+from defectd.workers.protocol import Framed, Inferred, Kind, Missed, Named, Note, Refused, Triggered
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +50,38 @@ class InspectionLoop:
         self,
         station: StationIdentity,
         recipe: Recipe,
-        feeds: Sequence[CameraFeed],
+        lines: Sequence[tuple[LinePlan, Sequence[CameraFeed]]],
         engines: Engines,
         keeper: EvidenceKeeper | None,
         store: Store,
         faults: Faults,
-        deadline_ms: float,
         on_change: Callable[[], None],
         on_swap: Callable[[Outcome], None],
         on_shadow: Callable[[ShadowUnit], None],
         conditions: Callable[[], Conditions | None] = lambda: None,
         sheds: Callable[[], bool] = lambda: False,
+        keeps: Keeps = fails_or_errors,
+        on_turn: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """*on_turn* is called at least each second, *on_end* behind the last verdict; neither may block."""
         self.tally = Tally()
         self.progress_ns = monotonic_ns()
         self.ready = threading.Event()
         self.failure: str | None = None
         self._recipe, self._engines = recipe, engines
         self._faults, self._on_change, self._on_swap = faults, on_change, on_swap
+        self._on_turn, self._on_end = on_turn, on_end
         self._lines = [
-            Line(feed, station, deadline_ms, keeper, lambda: self._engine.model, store, self.tally, conditions, sheds)
-            for feed in feeds
+            Line(plan, feeds, station, keeper, lambda: self._engine.model, store, self.tally, conditions, sheds, keeps)
+            for plan, feeds in lines
         ]
+        self._looks = [(line, feed) for line in self._lines for feed in line.feeds]
+        self.births = Births(self._lines, recipe, faults, self._wake)
         self._pictures = Pictures(keeper, self._lines, faults, self.tally)
-        self._inferring: tuple[Line, Unit] | None = None
+        self._inferring: tuple[Line, View] | None = None
         self._shadow = Shadow(engines, recipe, on_shadow, sheds)
-        self._probe = Probe(feeds[0])
+        self._probe = Probe(self._looks[0][1])
         self.engine_proven = False
         self._stop_asked = threading.Event()
         self._drain_by_ns: int | None = None
@@ -89,6 +97,7 @@ class InspectionLoop:
                 self._on_engine_news(self._engine.receive())
                 self._attend_other_engines()
                 self._hear_cameras()
+                self.births.attend(monotonic_ns(), self.ready.is_set() and self._drain_by_ns is None)
                 self._pictures.hear()
                 self._replace_stuck_workers(monotonic_ns())
                 self._feed_engine()
@@ -100,7 +109,7 @@ class InspectionLoop:
     def stop(self) -> None:
         """Ask the loop to finish; from any thread."""
         self._stop_asked.set()
-        os.write(self._wake_write, b"x")
+        self._wake()
 
     @property
     def _engine(self) -> EngineServer:
@@ -110,35 +119,37 @@ class InspectionLoop:
     # -- one unit's way: announced, inspected, judged --------------------------------------------------------
 
     def _hear_cameras(self) -> None:
-        for line in self._lines:
-            self._on_camera_news(line, line.feed.receive())
+        for line, feed in self._looks:
+            self._on_camera_news(line, feed, feed.receive())
 
-    def _on_camera_news(self, line: Line, news: list[News]) -> None:
+    def _on_camera_news(self, line: Line, feed: CameraFeed, news: list[News]) -> None:
         for record in news:
             if isinstance(record, Triggered):
-                line.triggered(record)
+                line.triggered(feed, record)
+            elif isinstance(record, Named):
+                line.named(feed, record)
             elif isinstance(record, Framed):
-                line.framed(record)
+                line.framed(feed, record)
             elif isinstance(record, Missed):
-                line.missed(record)
+                line.missed(feed, record)
             elif isinstance(record, Died):
-                self._on_camera_died(line, record)
+                self._on_camera_died(line, feed, record)
             elif isinstance(record, Note):
-                self._on_camera_note(line, record)
+                self._on_camera_note(line, feed, record)
 
     def _feed_engine(self) -> None:
-        """The unit that has waited longest is next, whichever camera saw it."""
+        """The view that has waited longest is next, whichever camera saw it."""
         while self._engine.free:
-            waiting = [(unit.framed_ns, line) for line in self._lines if (unit := line.oldest_waiting) is not None]
+            waiting = [(view.framed_ns, line) for line in self._lines if (view := line.oldest_waiting) is not None]
             if not waiting:
                 self._shadow.feed()
                 return
             _, line = min(waiting, key=lambda pair: pair[0])
-            unit = line.take_waiting()
-            self._inferring = line, unit
-            assert unit.lease is not None
-            if not self._engine.infer(line.feed.index, unit.lease.frame):
-                return  # it has just died; hearing it will refuse this unit
+            view = line.take_waiting()
+            self._inferring = line, view
+            assert view.lease is not None
+            if not self._engine.infer(view.feed.index, view.lease.frame):
+                return  # it has just died; hearing it will refuse this view
 
     def _on_engine_news(self, news: list[News]) -> None:
         engine = self._engine
@@ -159,13 +170,14 @@ class InspectionLoop:
                 self._on_engine_ready(record.body)
 
     def _on_inferred(self, news: Inferred) -> None:
-        line, unit = self._end_inference()
-        if unit.decided or unit.lease is None:
+        line, view = self._end_inference()
+        if view.unit.decided or view.lease is None:
             return  # it was too late, and has been refused
-        detections = line.feed.ring.read_detections(unit.lease.frame.slot, news.count)
-        judgement = judge(detections, self._recipe, self._engine.names, line.feed.name)
-        self._shadow.judged(line.feed, unit.lease, judgement, news.timings.inference_ms)
-        line.decide(unit, judgement, EngineAnswer(ms_between(unit.framed_ns, news.started_ns), news.timings))
+        detections = view.feed.ring.read_detections(view.lease.frame.slot, news.count)
+        judgement = judge(detections, self._recipe, self._engine.names, view.feed.name)
+        self._shadow.judged(view.feed, view.lease, judgement, news.timings.inference_ms)
+        queue_ms = ms_between(view.framed_ns, news.started_ns)
+        line.settle(view, judgement, EngineAnswer(queue_ms, news.timings, detections, self._engine.names))
 
     def _on_refused(self, reason: ErrorReason, detail: str) -> None:
         if self._engines.on_probation and reason in _THE_MODELS_FAULT:
@@ -174,27 +186,30 @@ class InspectionLoop:
             self._refuse_inferring(reason, detail)
 
     def _refuse_inferring(self, reason: ErrorReason, detail: str) -> None:
-        line, unit = self._end_inference()
-        if not unit.decided:
-            line.decide(unit, refuse(reason, detail))
+        line, view = self._end_inference()
+        if not view.unit.decided:
+            line.settle(view, refuse(reason, detail))
 
-    def _end_inference(self) -> tuple[Line, Unit]:
+    def _end_inference(self) -> tuple[Line, View]:
         assert self._inferring is not None
-        (line, unit), self._inferring = self._inferring, None
-        line.release_from_engine(unit)
-        return line, unit
+        (line, view), self._inferring = self._inferring, None
+        line.release_from_engine(view)
+        return line, view
 
     def _grant_and_store(self) -> None:
         for line in self._lines:
             line.store_finished()
             if self._drain_by_ns is None:
-                line.feed.grant(units_in_flight=sum(1 for _ in line.undecided()))
+                for feed in line.feeds:
+                    feed.grant(units_in_flight=sum(1 for _ in line.undecided()))
+        self._on_turn()
 
     # -- time ------------------------------------------------------------------------------------------------
 
     def _wait_for_news(self) -> None:
         workers = self._workers()
         dues = [worker.due_ns for worker in workers] + [due for line in self._lines for due in line.due_ns()]
+        dues += self.births.due_ns()
         soonest_s = min((due - monotonic_ns() for due in dues if due is not None), default=NS_PER_S) / NS_PER_S
         channels = [worker.channel for worker in workers if worker.channel is not None]
         timeout_s = max(0.0, min(soonest_s, _LONGEST_WAIT_S))
@@ -211,8 +226,8 @@ class InspectionLoop:
 
     def _replace_stuck_workers(self, now_ns: int) -> None:
         """After they were heard: if the daemon itself was held up, their signs of life have waited for it."""
-        for line in self._lines:
-            self._on_camera_news(line, line.feed.tick(now_ns))
+        for line, feed in self._looks:
+            self._on_camera_news(line, feed, feed.tick(now_ns))
         self._on_engine_news(self._engine.tick(now_ns))
         self._pictures.tick(now_ns)
 
@@ -272,30 +287,32 @@ class InspectionLoop:
         self._engines.go_back(why)
         self._greet_engine()
         if self._inferring is not None:
-            line, unit = self._end_inference()
-            if not unit.decided:
-                line.take_back(unit)
+            line, view = self._end_inference()
+            if not view.unit.decided:
+                line.take_back(view)
         self._on_change()
 
     def _on_probed(self) -> None:
         self._probe.give_back()
         self.engine_proven = True
-        for line in self._lines:
-            line.feed.start()
+        for _, feed in self._looks:
+            feed.start()
 
     # -- cameras come and go ---------------------------------------------------------------------------------
 
-    def _on_camera_note(self, line: Line, note: Note) -> None:
-        component = f"camera/{line.feed.name}"
+    def _on_camera_note(self, line: Line, feed: CameraFeed, note: Note) -> None:
+        component = f"camera/{feed.name}"
         code, detail = str(note.body.get("code")), str(note.body.get("detail"))
         if note.kind is Kind.READY:
-            ends = dict(line.feed.worker.exits)
-            for fault in ("camera_worker_down", "camera_lost", "camera_frozen"):  # its predecessor cannot end them
-                self._faults.end(component, fault, "a new worker has opened the camera", ends=ends)
-            if all(other.feed.worker.ready for other in self._lines):
+            ends = dict(feed.worker.exits)
+            for fault in self._faults.active():  # its predecessor cannot end them
+                if fault.component == component:
+                    self._faults.end(component, fault.code, "a new worker has opened the camera", ends=ends)
+            if all(other.worker.ready for _, other in self._looks):
                 self.ready.set()
             self._on_change()
         elif note.kind is Kind.ENDED:
+            line.ended = True
             line.tell_drops()
             log.info("%s: no more units; the station stays ready", component)
         elif note.body.get("state") == "begin":
@@ -303,19 +320,23 @@ class InspectionLoop:
         elif note.body.get("state") == "end":
             self._faults.end(component, code, detail)
 
-    def _on_camera_died(self, line: Line, died: Died) -> None:
-        component = f"camera/{line.feed.name}"
+    def _on_camera_died(self, line: Line, feed: CameraFeed, died: Died) -> None:
+        component = f"camera/{feed.name}"
         self.tally.counts[f"camera_{died.reason}"] += 1
         if not self.ready.is_set() and died.fatal_code == "unusable":
             self.failure = f"{component}: {died.fatal_detail}"
             return
         self._faults.begin(component, "camera_worker_down", obituary(died), reason=died.reason)
-        line.refuse_without_frame(refuse("camera_lost", obituary(died)))
+        line.refuse_without_frame(feed, refuse("camera_lost", obituary(died)))
+
+    def _wake(self) -> None:
+        """The loop looks up; from any thread."""
+        os.write(self._wake_write, b"x")
 
     # -- begin and end ---------------------------------------------------------------------------------------
 
     def _workers(self) -> list[Worker]:
-        return [*(line.feed.worker for line in self._lines), *self._engines.workers(), *self._pictures.workers()]
+        return [*(feed.worker for _, feed in self._looks), *self._engines.workers(), *self._pictures.workers()]
 
     def _start_workers(self) -> None:
         """The engine first; cameras follow when it has proven itself, so that no unit meets a cold one."""
@@ -330,17 +351,18 @@ class InspectionLoop:
             return False
         if self._drain_by_ns is None:
             self._drain_by_ns = monotonic_ns() + _DRAIN_NS
-            for line in self._lines:
-                line.feed.worker.stop()
-        for line in self._lines:
-            if line.feed.worker.state is WorkerState.STOPPED:  # it has said all that it saw
-                line.refuse_without_frame(_ABORTED)
+            for _, feed in self._looks:
+                feed.worker.stop()
+        for line, feed in self._looks:
+            if feed.worker.state is WorkerState.STOPPED:  # it has said all that it saw
+                line.refuse_without_frame(feed, _ABORTED)
         return all(line.empty for line in self._lines) or monotonic_ns() > self._drain_by_ns
 
     def _end(self) -> None:
         """Nobody who was announced is left without a verdict, and no process is left."""
         for line in self._lines:
             line.abort(_ABORTED)
+        self._on_end()
         deadline_s = time.monotonic() + _REAP_S
         for worker in self._workers():
             worker.stop()

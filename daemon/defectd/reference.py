@@ -12,17 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from defectd.camera_settings import OpencvSettings, ReplaySettings, SimulatedSettings
 from defectd.examples import EXAMPLES
-from defectd.inspection.events import (
-    ALL_MESSAGES,
-    DeviceTelemetry,
-    ModelProgress,
-    ModelReported,
-    StoredEvent,
-    WireModel,
-)
+from defectd.inspection.events import StoredEvent, WireModel
+from defectd.inspection.messages import ALL_MESSAGES
+from defectd.inspection.rollout_wire import ModelProgress, ModelReported
+from defectd.inspection.telemetry_wire import DeviceTelemetry
 from defectd.messaging.topics import ROOT
 from defectd.rollout_reference import rollout_document
+from defectd.rollout_settings import RolloutSettings, RolloutSource
 from defectd.settings import (
     DefectSettings,
     EvidenceSettings,
@@ -30,20 +28,13 @@ from defectd.settings import (
     LogSettings,
     ModelSettings,
     MqttSettings,
-    OpencvSettings,
     RegionSettings,
-    ReplaySettings,
-    RolloutSettings,
-    RolloutSource,
-    SimulatedSettings,
     StateSettings,
     StationSettings,
-    TelemetrySettings,
-    ThermalSettings,
     TlsSettings,
-    WebSettings,
 )
 from defectd.storage import write_durably
+from defectd.telemetry_settings import TelemetrySettings, ThermalSettings, WebSettings
 
 _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[station]", StationSettings),
@@ -81,6 +72,8 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 | `evt/fault` | 1 | no | something broke (`raised`), works again (`cleared`), or happened once (`noted`) |
 | `evt/gap` | 1 | no | events that were lost, and why |
 | `evt/slow_down` | 1 | no | the station asks the line to slow down, because it is too hot |
+| `evt/track` | 1 | no | a defect on a moving web was born, or has ended; instead of `evt/inspection` for each frame |
+| `evt/stretch` | 1 | no | all frames of such a camera since the last one, counted |
 | `tele/device` | 0 | no | every 5 s: heat, clocks, power, memory, and what the line felt of them |
 | `evt/rollout` | 1 | no | each step of a model rollout |
 | `model/desired` | 1 | yes | to the station: a signed command; see [rollout.md](rollout.md) |
@@ -94,6 +87,8 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 * A new `epoch` means that the station's state was recreated; `seq` begins anew.
 * `frame.trigger` is consecutive per camera, also over restarts: a hole is a unit that the station saw and lost, and
   there must be none. In free-run mode `frame.dropped_before` frames are missing before it, on purpose.
+* A tracked camera has no `evt/inspection`. Its `evt/stretch` follow each other without a hole: `from_trigger` is one
+  more than `to_trigger` of the one before, and `frames` = `inspected` + `dropped` + `lost`.
 * What passes while a camera or the daemon is down, nobody sees. `evt/fault` and `status` say from when to when.
 * A PUBACK says that the broker has the event, not that you have. Give the MES a persistent session, and the broker a
   queue that is long enough (`max_queued_messages`).

@@ -131,7 +131,10 @@ def _tell(options: argparse.Namespace) -> int:
     with _campaign(options, place) as (campaign, fleet, screen):
         stations = fleet.find(place)
         if options.request is not None:
-            stations = [name for name in fleet.with_request(options.request) if name in stations]
+            named = fleet.with_request(options.request)
+            stations = [name for name in named if name in stations]
+            if action == "rollback":
+                fleet.check_undoable(stations)
         asked = ask(fleet, stations, lambda of: order(action, of=of), needs_rollout=action != "rollback")
         for station, name in tersely(list(asked)).items():
             of = asked[station][0].of or ""
@@ -148,7 +151,9 @@ def _from_to(fleet: Fleet, station: str, action: str) -> str:
     rollout = reported.rollout
     running = rollout is not None and not rollout.finished
     before, after = (rollout.target, reported.current) if rollout and running else (reported.current, reported.previous)
-    return f" ({before or 'the new model'} to {after or 'nothing: it has no model from before'})"
+    failed = rollout is not None and rollout.finished and not rollout.successful
+    since = f"; {rollout.target or 'the rollout'} since then changed nothing" if rollout and failed else ""
+    return f" ({before or 'the new model'} to {after or 'nothing: it has no model from before'}{since})"
 
 
 # -- status and history ------------------------------------------------------------------------------------------

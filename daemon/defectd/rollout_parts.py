@@ -11,8 +11,8 @@ from defectd.download.fetching import Source
 from defectd.download.sources import open_source
 from defectd.engine.serving import Engines
 from defectd.faults import Faults
-from defectd.inspection.events import ModelProgress, RolloutEvent
 from defectd.inspection.recipe import Recipe
+from defectd.inspection.rollout_wire import ModelProgress, RolloutEvent
 from defectd.model_planner import ModelPlanner
 from defectd.model_source import store_directory, trusted_root
 from defectd.models.store import Store
@@ -20,7 +20,8 @@ from defectd.rollout.admission import Place
 from defectd.rollout.ports import Ports
 from defectd.rollout.rollouts import Rollouts
 from defectd.rollout.vitals import vitals_of
-from defectd.settings import RolloutSource, Settings
+from defectd.rollout_settings import RolloutSource
+from defectd.settings import Settings
 from defectd.telemetry.sample import DeviceSample
 
 _BITS_PER_BYTE = 8

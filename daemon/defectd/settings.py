@@ -9,21 +9,15 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from typing_extensions import Annotated  # in typing from Python 3.9 on
 
-TOPIC_LEVEL = r"^[A-Za-z0-9_-]{1,64}$"
-TopicLevel = Annotated[str, Field(pattern=TOPIC_LEVEL)]
-Confidence = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """A table of the TOML: frozen, and a key that it does not know is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from defectd.camera_settings import CameraSettings, units_of
+from defectd.rollout_settings import RolloutSettings
+from defectd.section import Confidence, Section, TopicLevel
+from defectd.telemetry_settings import TelemetrySettings, ThermalSettings, WebSettings
 
 
 class StationSettings(Section):
@@ -94,52 +88,6 @@ class ModelSettings(Section):
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine")
 
 
-class CameraCommon(Section):
-    """What all cameras share. `max_pixels` sizes a slot of the frame ring."""
-
-    name: TopicLevel
-    mode: Literal["triggered", "free_run"] = "triggered"
-    max_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
-    frozen_after: int | None = Field(default=None, ge=2, description="identical frames in a row that are a fault")
-    stall_s: float = Field(
-        default=5.0, ge=2.0, description="silence after which the worker is replaced; longer than the camera's pauses"
-    )
-
-
-class ReplaySettings(CameraCommon):
-    """A folder of pictures or a video."""
-
-    kind: Literal["replay"]
-    path: Path
-    rate_hz: float = Field(default=4.0, gt=0, le=1000)
-    loop: bool = False
-
-
-class SimulatedSettings(CameraCommon):
-    """A production line drawn by us, with known defects."""
-
-    kind: Literal["simulated"]
-    rate_hz: float = Field(default=4.0, gt=0, le=1000)
-    units: int | None = Field(default=None, ge=1, description="stop after so many; default: for ever")
-    seed: int = Field(default=7, ge=0)
-    width_px: int = Field(default=640, ge=192, le=8192)
-    height_px: int = Field(default=512, ge=192, le=8192)
-    defect_rate: Confidence = 0.45
-
-
-class OpencvSettings(CameraCommon):
-    """V4L2 by index or path, RTSP, or a file, through OpenCV."""
-
-    kind: Literal["opencv"]
-    source: int | str
-    width_px: int | None = Field(default=None, ge=1)
-    height_px: int | None = Field(default=None, ge=1)
-    rate_hz: float | None = Field(default=None, gt=0)
-
-
-CameraSettings = Annotated[Union[ReplaySettings, SimulatedSettings, OpencvSettings], Field(discriminator="kind")]
-
-
 class DefectSettings(Section):
     """One class that matters: what makes a detection of it a defect, and how MES calls it."""
 
@@ -174,10 +122,15 @@ class InspectionSettings(Section):
     """The recipe and the deadline."""
 
     deadline_ms: float = Field(default=250.0, gt=0, le=60_000)
+    pair_within_ms: float = Field(
+        default=100.0, gt=0, le=60_000,
+        description="triggers of several cameras so near are of one unit; shorter than the pause between two units",
+    )  # fmt: skip
+    announced_ids: bool = Field(default=False, description="cmd/unit names the next unit that a camera triggers")
     recipe: str = "default"
     revision: str = "1"
     defect: list[DefectSettings] = Field(min_length=1)
-    region: list[RegionSettings] = []
+    region: list[RegionSettings] = Field(default=[])
 
     @field_validator("defect")
     @classmethod
@@ -190,12 +143,23 @@ class InspectionSettings(Section):
 
 
 class EvidenceSettings(Section):
-    """Pictures of failed and error units, under the state directory."""
+    """Pictures of failed and error units, under the state directory; and those that are worth training with."""
 
     enabled: bool = True
     max_mb: int = Field(default=2048, ge=1)
     max_age_days: float = Field(default=30.0, gt=0)
     jpeg_quality: int = Field(default=90, ge=10, le=100)
+    collect: Literal["none", "needs_review", "failed_and_review"] = Field(
+        default="none", description="pictures that are kept as training data, with what the model saw in them"
+    )
+    collect_as: Literal["jpeg", "png"] = Field(default="jpeg", description="jpeg is of quality 95, png lossless")
+    collect_max_mb: int = Field(default=4096, ge=1, description="the oldest of them go first; they have no age")
+
+    @model_validator(mode="after")
+    def _collects(self) -> EvidenceSettings:
+        if self.collect != "none" and not self.enabled:
+            raise ValueError('collect needs enabled = true; expected that, or collect = "none"')
+        return self
 
 
 class StateSettings(Section):
@@ -204,72 +168,6 @@ class StateSettings(Section):
     directory: Path = Path("/var/lib/defectd")
     outbox_max_mb: int = Field(default=512, ge=1)
     keep_delivered_h: float = Field(default=72.0, ge=0)
-
-
-class TelemetrySettings(Section):
-    """What the device does, on `tele/device`. jetson-stats is asked too if `jtop` is set; it must be installed."""
-
-    every_s: float = Field(default=5.0, ge=1.0, le=3600)
-    jtop: bool = False
-
-
-class ThermalSettings(Section):
-    """What is done about heat, by the hottest zone. Each level is left 3 °C below, and after ten seconds."""
-
-    warn_c: float = Field(default=85.0, ge=20, le=120, description="a fault is raised")
-    shed_c: float = Field(default=90.0, ge=20, le=120, description="no shadow, no pictures with boxes")
-    slow_c: float = Field(default=94.0, ge=20, le=120, description="evt/slow_down asks the line to slow down")
-    alarm_c: float = Field(default=98.0, ge=20, le=120, description="the same, and a fault that says alarm")
-
-    @model_validator(mode="after")
-    def _rising(self) -> ThermalSettings:
-        if not self.warn_c < self.shed_c < self.slow_c < self.alarm_c:
-            raise ValueError("expected warn_c < shed_c < slow_c < alarm_c")
-        return self
-
-
-class WebSettings(Section):
-    """/metrics for Prometheus, /healthz and /readyz. Without this table there is no web server."""
-
-    host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=9464, ge=1, le=65535)
-
-
-class RolloutSource(Section):
-    """Where bundles may be fetched from, under a name that commands use: a web server, or a folder (a USB stick)."""
-
-    alias: TopicLevel
-    url: str | None = Field(
-        default=None, pattern=r"^https://[^@?#\s]+$", description="https, without user name; paths are below it"
-    )
-    ca: Path | None = Field(default=None, description="the CA of that server; needed with url")
-    directory: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> RolloutSource:
-        if (self.url is None) == (self.directory is None):
-            raise ValueError("expected either url (with ca) or directory")
-        if (self.url is None) != (self.ca is None):
-            raise ValueError("url and ca belong together: name the CA that signed the server's certificate")
-        return self
-
-
-class RolloutSettings(Section):
-    """Model rollouts over the air. Without a source the station takes no commands."""
-
-    source: list[RolloutSource] = []
-    groups: list[TopicLevel] = Field(default=[], description="audiences of commands that this station belongs to")
-    max_bundle_mb: int = Field(default=2048, ge=1)
-    download_rate_mbps: float = Field(default=0.0, ge=0, description="megabits per second at most; 0 is unlimited")
-    download_s: float = Field(default=3600.0, gt=0, description="a download takes at most so long")
-
-    @field_validator("source")
-    @classmethod
-    def _unique(cls, sources: list[RolloutSource]) -> list[RolloutSource]:
-        names = [source.alias for source in sources]
-        if len(set(names)) != len(names):
-            raise ValueError(f"alias must differ, got {', '.join(names)}")
-        return sources
 
 
 class LogSettings(Section):
@@ -321,6 +219,7 @@ class Settings(BaseSettings):
         names = [camera.name for camera in cameras]
         if len(set(names)) != len(names):
             raise ValueError(f"camera names must differ, got {', '.join(names)}")
+        units_of(cameras)
         return cameras
 
     @model_validator(mode="after")
@@ -337,8 +236,9 @@ class Settings(BaseSettings):
         """The effective settings as JSON values, secrets as asterisks."""
         dump = self.model_dump(mode="json")
         for camera in dump["camera"]:
-            if isinstance(camera.get("source"), str):
-                camera["source"] = without_password(camera["source"])
+            for key in ("source", "url", "pipeline"):
+                if isinstance(camera.get(key), str):
+                    camera[key] = without_password(camera[key])
         return dump
 
     def sha256(self) -> str:

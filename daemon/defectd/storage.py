@@ -16,12 +16,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace *path* by *data*; after a power cut the file is the old one or the new one, never half of it."""
+def write_durably(path: Path, *parts: bytes | memoryview) -> None:
+    """Replace *path* by *parts*, one behind the other; after a power cut the file is the old one or the new one,
+    never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
     except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Mapping
 
 from defectd.faults import Faults
-from defectd.inspection.events import DeviceTelemetry, SlowDownEvent
+from defectd.inspection.telemetry_wire import DeviceTelemetry, SlowDownEvent
 from defectd.messaging.outbox import Outbox
 from defectd.rollout.rollouts import Rollouts
 from defectd.settings import Settings

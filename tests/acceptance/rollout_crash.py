@@ -41,7 +41,7 @@ from defectd.rollout.starts import begin_start, clean_stop, start_is_good
 from defectd.rollout.states import FINAL, MAX_ATTEMPTS, State
 from defectd.rollout.steps import fetch, receive, verify_bundle
 from defectd.rollout.watching import LineWatch
-from defectd.settings import RolloutSource
+from defectd.rollout_settings import RolloutSource
 from support.bundles import RELEASE_KEY, ROOT_KEY, make_root, sign, signed_root
 from support.disk import Disk, Tree, laid_out
 from support.proving import Proof, Setting, Short

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 from acceptance.telemetry_chart import Run, Span, write_chart
 from defectd.demo.station import CAMERA, CODES, DEFECT_RATE, HEIGHT_PX, MIN_CONFIDENCE, SEED, WIDTH_PX
-from defectd.settings import ThermalSettings
+from defectd.telemetry_settings import ThermalSettings
 from support.brokers import free_port
 from support.candidates import AsItIs, boards_bundle, network
 from support.collector import wall_time_s

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from defectd.faults import Faults
-from defectd.inspection.events import DeviceTelemetry
+from defectd.inspection.telemetry_wire import DeviceTelemetry
 from defectd.settings import Settings
 from defectd.telemetry.sample import Roots
 from defectd.telemetry_parts import build_sampler

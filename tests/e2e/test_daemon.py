@@ -69,7 +69,7 @@ def start(tmp_path):
 
 def inspections(settings):
     path = settings["state"]["directory"] / "outbox.db"
-    return [row.event for row in read_outbox(path) if row.event["schema"] == "defectd.inspection/1.1"]
+    return [row.event for row in read_outbox(path) if row.event["schema"] == "defectd.inspection/1.2"]
 
 
 def serve_all(daemon, settings, count=UNITS):

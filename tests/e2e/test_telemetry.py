@@ -48,11 +48,18 @@ def test_the_device_and_the_line_are_told_in_one_message_and_to_prometheus(tmp_p
         here.terminate()
 
 
-def test_a_port_that_is_taken_is_a_fault_and_no_reason_to_stop(tmp_path):
+def test_a_port_that_is_taken_is_a_fault_until_it_is_free_and_no_reason_to_stop(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = {"web": {"port": taken.getsockname()[1]}}
-        with ground(tmp_path, 200, 10.0, settings) as here:
+        port = taken.getsockname()[1]
+        with ground(tmp_path, 400, 10.0, {"web": {"port": port}}) as here:
+
+            def told(state):
+                events = list(here.collector.events.values())
+                return any((event.get("component"), event.get("state")) == ("web", state) for event in events)
+
             here.await_good_units()
-            events = here.collector.events
-            wait_until(lambda: any(event.get("component") == "web" for event in events.values()), 15, "a fault")
+            wait_until(lambda: told("raised"), 15, "a fault")
+            taken.close()
+            wait_until(lambda: told("cleared"), 30, "the end of the fault")
+            assert fetched(port, "/readyz")[0] == 200
             here.terminate()

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import subprocess
+from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
@@ -13,10 +15,15 @@ import pytest
 
 from defectd import doctor_cli
 from defectd.doctor import asking
-from defectd.doctor.checks import software
+from defectd.doctor.checks import rollouts, software
 from defectd.doctor.report import Finding, Level, Report
 from defectd.doctor.run import STEPS, Nobody, Options, examine
+from defectd.models.store import Store
+from defectd.rollout.ledger import Ledger
+from defectd.rollout.states import State
 from support.brokers import NO_MOSQUITTO, Listener, MosquittoBroker, find_mosquitto, free_port
+from support.bundle_server import BundleServer, Deaf, make_certificates
+from support.releases import small
 from support.station import merged, wait_until, write_config
 
 mqtt5 = pytest.mark.skipif(find_mosquitto() is None, reason=NO_MOSQUITTO)
@@ -211,6 +218,56 @@ def test_the_disk_is_measured_and_left_as_it_was(station, tmp_path):
 def test_a_state_directory_that_is_not_there_yet_is_not_made(station, tmp_path):
     examined(station({"state": {"directory": "a/b"}}), "state directory", "configuration")
     assert not (tmp_path / "a").exists()
+
+
+# -- rollouts ----------------------------------------------------------------------------------------------------
+
+
+def test_sources_are_asked_and_those_that_do_not_answer_are_errors_with_a_remedy(station, tmp_path, monkeypatch):
+    monkeypatch.setattr(rollouts, "_SOURCE_S", 1.0)
+    (tmp_path / "usb").mkdir()
+    make_certificates(tmp_path)
+    ours, theirs = tmp_path / "ca.crt", tmp_path / "other-ca.crt"
+    with BundleServer(tmp_path / "server.crt") as server, Deaf() as deaf:
+        sources = [
+            {"alias": "usb", "directory": "usb"},
+            {"alias": "server", "url": f"{server.url}/bundles", "ca": ours},
+            {"alias": "other-ca", "url": server.url, "ca": theirs},
+            {"alias": "nobody", "url": f"https://localhost:{free_port()}", "ca": ours},
+            {"alias": "deaf", "url": deaf.url, "ca": ours},
+        ]
+        report = examined(station({"rollout": {"source": sources}}), "rollouts")
+    assert [line(report, f"source {one['alias']}").level for one in sources] == [Level.OK] * 2 + [Level.ERROR] * 3
+    assert line(report, "source other-ca").figures == {"code": "tls"}
+    assert all(one.remedy for _, one in report.findings if one.level is Level.ERROR)
+
+
+def test_a_station_without_a_source_is_asked_nothing(station):
+    assert [one.level for _, one in examined(station(), "rollouts").findings] == [Level.SKIPPED]
+
+
+def test_trust_that_is_missing_and_state_that_was_lost_are_told(station, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/models.lost").write_text("2026-11-20: malformed")
+    report = examined(station(SOURCE), "rollouts")
+    assert "sudo rm" in line(report, "state_lost", Level.ERROR).remedy
+    assert "model.trust" in line(report, "root.json", Level.ERROR).remedy
+    assert "none so far" in line(report, "last rollout", Level.OK).found
+
+
+def test_the_last_rollout_and_a_damaged_memory_of_it_are_told(station, tmp_path):
+    models = tmp_path / "state/models"
+    with closing(Store(models)) as store:
+        ledger = Ledger(store)
+        bundle = store.import_bundle(small(tmp_path / "bundle", 5), None).manifest_sha256
+        begun = ledger.begin("request-1", 7, "deploy", b"{}", datetime(2026, 5, 1, tzinfo=timezone.utc), bundle, 5)
+        ledger.move(ledger.move(begun, State.DOWNLOADING), State.FAILED, "not_found", "nothing is there")
+    report = examined(station(SOURCE), "rollouts")
+    assert line(report, "models.db").level is Level.OK
+    assert "deploy of pcb 1.5" in line(report, "last rollout", Level.WARNING).found
+    assert "failed: not_found: nothing is there" in line(report, "last rollout").found
+    (models / "models.db").write_bytes(b"no database" * 1000)
+    assert "docs/rollout.md" in line(examined(station(SOURCE), "rollouts"), "models.db", Level.ERROR).remedy
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from defectd import rollout_cli
 from defectd.errors import SettingsError, StartupError, StateError
 from defectd.models import ed25519
 from defectd.models.store import Store
+from defectd.rollout.command import Audience, Command, Target
 from defectd.rollout.ledger import Ledger
 from defectd.rollout.states import State
 from defectd.technician.fleet import NoRollout
@@ -276,6 +277,22 @@ def test_a_rollback_after_the_commit_is_a_rollout_of_its_own(plant, capsys):
     assert "committed  boards 1.4" in capsys.readouterr().out
 
 
+def test_a_rollback_after_a_failure_undoes_what_serves_and_says_so(plant, capsys):
+    station = plant.station(fails_at="golden")
+    assert plant.send("--station", AOI1) == 5
+    failed = station.commands[0].request_id
+    with pytest.raises(
+        NoRollout, match=r"changed nothing .*To go from boards 1\.4 to boards 1\.3, leave the REQUEST_ID"
+    ):
+        typed("rollback", failed, *plant.address_and_key)
+    assert len(station.commands) == 1
+    capsys.readouterr()
+    typed("rollback", "--station", AOI1, "--no-wait", *plant.address_and_key)
+    assert "rollback (boards 1.4 to boards 1.3; boards 1.5 since then changed nothing)" in capsys.readouterr().out
+    wait_until(lambda: len(station.commands) == 2)
+    assert station.commands[1].of is None
+
+
 def test_what_speaks_of_nothing_is_not_sent(plant):
     station = plant.station()
     with pytest.raises(NoRollout, match="no rollout is going on there"):
@@ -433,12 +450,17 @@ def test_the_history_is_told_on_the_station_while_the_daemon_runs(plant, config,
         created = datetime(2026, 5, 1, tzinfo=timezone.utc)
         rollout = ledger.begin("request-1", 7, "deploy", b"{}", created, bundle, 5)
         ledger.move(ledger.move(rollout, State.DOWNLOADING), State.FAILED, "not_found", "nothing is there")
-        ledger.begin("request-2", 8, "deploy", b"{}", created, "ab" * 32, 6)
+        chosen = Target(manifest_sha256="ab" * 32, release_seq=6, source="usb", path="boards/1.5")
+        command = Command(
+            request_id="request-2", seq=8, created=created, expires=created + timedelta(days=1), action="deploy",
+            audience=Audience(kind="station", value=AOI1), target=chosen,
+        )  # fmt: skip
+        ledger.begin("request-2", 8, "deploy", command.to_json(), created, "ab" * 32, 6)
         assert typed("history", "--config", config) == 0
         said = capsys.readouterr().out
         assert typed("history", "--config", config, "--request", "request-1") == 0
     assert said.index("request-2") < said.index("deploy pcb 1.5: failed  (request request-1)")
-    assert "deploy release 6, manifest abababababab: received" in said
+    assert "deploy release 6 (boards/1.5 on usb): received" in said
     assert "failed        not_found: nothing is there" in said
     assert "request-2" not in capsys.readouterr().out
 

@@ -113,7 +113,7 @@ def test_it_hears_only_the_station_that_was_asked_for(broker):
 def test_rubbish_is_counted_and_the_next_unit_is_heard(broker):
     with publisher(broker) as publish, Listener(broker) as listener:
         assert listener.wait_subscribed(10)
-        publish(f"{PREFIX}/evt/inspection", b'{"schema": "defectd.inspection/1.1"')
+        publish(f"{PREFIX}/evt/inspection", b'{"schema": "defectd.inspection/1.2"')
         publish(f"{PREFIX}/evt/inspection", inspection(2).to_json())
         assert [message.seq for _, message in heard(listener, 1)] == [2]
         assert listener.malformed == 1

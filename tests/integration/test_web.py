@@ -163,6 +163,26 @@ def test_a_port_in_use_is_an_error_that_names_the_setting(server, metrics):
             second.stop()
 
 
+def test_a_port_that_becomes_free_is_taken_then_and_told(server, metrics):
+    second, listens = serve(metrics, port=server.port), threading.Event()
+    with pytest.raises(StartupError):
+        second.start()
+    second.start_later(listens.set, every_s=0.05)
+    assert not listens.wait(0.3)
+    server.stop()
+    assert listens.wait(5)
+    assert get(second, "/healthz")[0] == 200
+    second.stop()
+
+
+def test_it_stops_at_once_while_it_waits_for_its_port(server, metrics):
+    second = serve(metrics, port=server.port)
+    second.start_later(lambda: None, every_s=60.0)
+    began_ns = monotonic_ns()
+    second.stop()
+    assert monotonic_ns() - began_ns < 1e9
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "x" * 70 + ".invalid"])
 def test_an_address_that_is_not_ours_is_an_error_that_names_the_setting(host, metrics):
     server = serve(metrics, host=host)

@@ -66,7 +66,7 @@ class Collector:
         client.subscribe("defectd/v1/#", qos=1)
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
-        if message.topic.endswith("/model/desired"):
+        if message.topic.endswith(("/model/desired", "/cmd/unit")):
             return  # to the station, not from it, and not always JSON
         event = json.loads(message.payload)
         if "/evt/" not in message.topic:

@@ -12,14 +12,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from defectd.clock import utc_now
 from defectd.errors import ModelError
-from defectd.inspection.events import (
-    CommandReport,
-    ModelProgress,
-    ModelRef,
-    ModelReported,
-    RolloutReport,
-    Status,
-)
+from defectd.inspection.events import Status
+from defectd.inspection.rollout_wire import CommandReport, ModelProgress, ModelRef, ModelReported, RolloutReport
 from defectd.messaging.topics import ROOT
 from defectd.models.trust import Root
 from defectd.rollout.command import Command, read_command

@@ -7,17 +7,23 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "daemon"
-BLOCKED = ("torch", "torchvision", "tensorrt", "cv2", "ultralytics", "rich", "jtop", "systemd")
+BLOCKED = ("torch", "torchvision", "tensorrt", "cv2", "ultralytics", "rich", "jtop", "systemd", "zxingcpp", "gi")
 WRAPPERS = (
     "defectd.bench",
+    "defectd.camera.aravis",
+    "defectd.camera.aravis_opening",
     "defectd.camera.boards",
+    "defectd.camera.gstreamer",
+    "defectd.camera.measuring",
     "defectd.camera.opencv",
+    "defectd.camera.pixel_formats",
     "defectd.camera.replay",
     "defectd.camera.simulated",
     "defectd.demo",
     "defectd.engine",
     "defectd.evidence.worker",
     "defectd.export",
+    "defectd.recording",
     "defectd.watch",
 )
 PARENT_HALVES = tuple(

@@ -14,7 +14,7 @@ from defectd.inspection.events import Recipe
 from defectd.inspection.frame import Frame
 from defectd.inspection.record import StationIdentity
 from defectd.inspection.verdict import Judgement, refuse
-from defectd.line import Line, Tally
+from defectd.line import Line, LinePlan, Tally
 from defectd.workers.protocol import Framed, Missed, Triggered
 
 IDENTITY = StationIdentity("aoi1", "boot", "0" * 64, Recipe(name="pcb", revision="1"))
@@ -40,7 +40,8 @@ class Bench:
         plan = CameraPlan("top", "simulated", mode, "counter", True, False, 64 * 64 * 3, 5.0, 1, 1, {})
         self.feed, self.keeper, self.tally = CameraFeed(plan, 0, "INFO"), Keeper(), Tally()
         self.stored, self.positions = [], {}
-        self.line = Line(self.feed, IDENTITY, 250, self.keeper, lambda: None, self.store, self.tally)
+        plan = LinePlan("top", 1, 250)
+        self.line = Line(plan, [self.feed], IDENTITY, self.keeper, lambda: None, self.store, self.tally)
         self.number, self.unframed, self.inferring = 0, [], None
 
     def store(self, event, positions):
@@ -50,15 +51,16 @@ class Bench:
     def trigger(self):
         self.number += 1
         self.unframed.append(self.number)
-        self.line.triggered(Triggered(self.number, monotonic_ns(), datetime.now(timezone.utc), f"u{self.number}"))
+        news = Triggered(self.number, monotonic_ns(), datetime.now(timezone.utc), f"u{self.number}")
+        self.line.triggered(self.feed, news)
 
     def frame(self):
         if self.unframed and (slot := self.feed.lend()) is not None:
-            self.line.framed(Framed(self.unframed.pop(0), Frame(slot, 0, 64, 64, None)))
+            self.line.framed(self.feed, Framed(self.unframed.pop(0), Frame(slot, 0, 64, 64, None)))
 
     def miss(self, reason="frame_undecodable"):
         if self.unframed:
-            self.line.missed(Missed(self.unframed.pop(0), -1, reason, "why"))
+            self.line.missed(self.feed, Missed(self.unframed.pop(0), -1, reason, "why"))
 
     def begin(self):
         if self.inferring is None and self.line.oldest_waiting is not None:
@@ -66,10 +68,10 @@ class Bench:
 
     def end(self, verdict="passed"):
         if self.inferring is not None:
-            unit, self.inferring = self.inferring, None
-            self.line.release_from_engine(unit)
-            if not unit.decided:
-                self.line.decide(unit, Judgement(verdict))
+            view, self.inferring = self.inferring, None
+            self.line.release_from_engine(view)
+            if not view.unit.decided:
+                self.line.settle(view, Judgement(verdict))
 
     def late(self):
         for unit in list(self.line.undecided())[:1]:
@@ -85,7 +87,7 @@ class Bench:
 
     def camera_dies(self):
         self.unframed.clear()
-        self.line.refuse_without_frame(refuse("camera_lost", "it died"))
+        self.line.refuse_without_frame(self.feed, refuse("camera_lost", "it died"))
 
     def source_ends(self):
         self.line.tell_drops()

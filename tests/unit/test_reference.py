@@ -7,7 +7,7 @@ import pytest
 
 from defectd import reference
 from defectd.examples import EXAMPLES
-from defectd.inspection.events import ALL_MESSAGES
+from defectd.inspection.messages import ALL_MESSAGES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

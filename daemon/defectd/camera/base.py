@@ -41,13 +41,23 @@ class Undecodable(Exception):
 
 
 class Source(Protocol):
-    """A camera. Calls alternate: `wait` until it returns an Arrival, then at most one `fetch`."""
+    """A camera. Calls alternate: `wait` until it returns an Arrival, then at most one `fetch`.
+
+    Where the daemon says when a picture is taken, `shoot` comes before each `wait`, and `idle` in the pauses.
+    """
 
     patient: bool
     """True if units can wait for a free slot (files); False if they pass by (a line)."""
 
     def wait(self, number: int, timeout_s: float) -> Arrival | None:
         """Wait for trigger *number*; None if it did not come within *timeout_s*. Raises CameraLost, SourceEnded."""
+
+    def shoot(self) -> None:
+        """Take a picture now: the next `wait` gives one that was exposed after this call. Raises CameraLost."""
+
+    def idle(self) -> None:
+        """No picture is wanted: drop what has come, and look whether the camera is still there; must not wait.
+        Called a few times a second. Raises CameraLost."""
 
     def fetch(self, allocate: Allocate) -> None:
         """Write the picture of the last arrival into the array that *allocate* gives.

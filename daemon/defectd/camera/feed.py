@@ -6,9 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from defectd.inspection.frame import Frame, Trigger
+from defectd.inspection.events import UnitIdSource
+from defectd.inspection.frame import Frame
 from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
-from defectd.workers.protocol import NO_SLOT, Framed, Grant, Missed, Triggered
+from defectd.workers.protocol import NO_SLOT, Framed, Grant, Missed, Shoot, Triggered
 from defectd.workers.ring import FrameRing, Leases, RingLayout
 
 RING_SLOTS = 12
@@ -20,13 +21,15 @@ _PATIENT_UNITS = 3  # files wait: one in the engine, one complete, one being dec
 class CameraPlan:
     """What the camera worker is told, and how the daemon treats it.
 
-    `first_trigger` is the first number of this run, `next_trigger` the one to begin with.
+    `first_trigger` is the first number of this run, `next_trigger` the one to begin with. `unit` is the name of the
+    line that its views belong to, its own where it is alone; of each unit it takes `shots`. A `commanded` one takes
+    a picture when it is told to.
     """
 
     name: str
     kind: str
     mode: Literal["triggered", "free_run"]
-    unit_id_source: Literal["file", "counter"]
+    unit_id_source: UnitIdSource
     simulated: bool
     patient: bool
     frame_bytes: int
@@ -34,6 +37,10 @@ class CameraPlan:
     first_trigger: int
     next_trigger: int
     source: dict[str, Any]
+    unit: str = ""
+    shots: int = 1
+    commanded: bool = False
+    shot_s: float = 1.0
 
 
 class SlotLease:
@@ -86,13 +93,14 @@ class CameraFeed:
         """See Worker.tick."""
         return self._settle(self.worker.tick(now_ns))
 
-    def trigger(self, record: Triggered) -> Trigger:
-        """The wire's record as the loop's value."""
-        return Trigger(self.name, record.number, record.unit_id, record.captured_ns, record.captured_at)
+    def shoot(self, asked_ns: int) -> tuple[int, bool]:
+        """Tell the camera to take a picture; the number it has, and False if nobody is there to take it."""
+        number, self._next_trigger = self._next_trigger, self._next_trigger + 1
+        return number, self.worker.ready and self.worker.send(Shoot(number, asked_ns))
 
     def grant(self, units_in_flight: int) -> None:
         """Give the worker the slots it may write; fewer if its units can wait and *units_in_flight* do."""
-        limit = min(_GRANTS, _PATIENT_UNITS - units_in_flight) if self.plan.patient else _GRANTS
+        limit = min(_GRANTS, _PATIENT_UNITS - units_in_flight) if self.plan.patient else _GRANTS + self.plan.shots - 1
         while self.worker.ready and len(self._granted) < limit:
             slot = self._leases.take()
             if slot is None or not self.worker.send(Grant(slot)):
@@ -141,5 +149,7 @@ class CameraFeed:
             "first_trigger": self.plan.first_trigger,
             "next_trigger": self._next_trigger,
             "origin_ns": self._origin_ns,
+            "commanded": self.plan.commanded,
+            "shot_s": self.plan.shot_s,
         }
         return {"log_level": self._log_level, "camera": camera}

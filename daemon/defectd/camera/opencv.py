@@ -15,7 +15,7 @@ import numpy as np
 from defectd.camera.base import Allocate, Arrival, SourceEnded, Undecodable
 from defectd.camera.pacing import Pace, sleep_until
 from defectd.clock import monotonic_ns, utc_now
-from defectd.errors import CameraLost
+from defectd.errors import CameraError, CameraLost
 from defectd.settings import without_password
 
 _NETWORK_TIMEOUT_MS = 2000
@@ -57,6 +57,13 @@ class OpencvSource:
                 raise SourceEnded
             raise CameraLost(f"{self._name}: no frame")
         return Arrival(f"{self._camera}-{number:08d}", monotonic_ns(), utc_now())
+
+    def shoot(self) -> None:
+        """The settings do not allow it: what OpenCV gives next is older than this call."""
+        raise CameraError(f"{self._name}: OpenCV cannot be told when to take a picture")
+
+    def idle(self) -> None:
+        """See `shoot`."""
 
     def fetch(self, allocate: Allocate) -> None:
         """See Source."""

@@ -9,25 +9,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-import zlib
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from defectd.camera.base import Allocate, Arrival, FrameTooLarge, Pixels, Source, SourceEnded, Undecodable
-from defectd.clock import Backoff
+from defectd.camera.examination import Examination
+from defectd.camera.pipelines import PIPELINES
+from defectd.camera.presence import PresenceRule, PresenceSource, presence_rule
+from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.errors import CameraError, CameraLost
 from defectd.inspection.frame import Frame
 from defectd.workers.channel import Channel
 from defectd.workers.child import Unusable, run_worker
-from defectd.workers.protocol import NO_SLOT, Alive, Framed, Grant, Kind, Missed, Note, Triggered
+from defectd.workers.protocol import NO_SLOT, Alive, Framed, Grant, Kind, Missed, Named, Note, Shoot, Triggered
 from defectd.workers.ring import FrameRing
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.5
+_IDLE_S = 0.1
 _FIRST_GRANT_S = 1.0
-_SAMPLED_ROWS = 16  # every so manieth row tells a frozen picture: sensor noise makes any two of them differ
 
 
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
@@ -36,12 +38,15 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
     camera.open_until_it_works()
     channel.send(Note(Kind.READY, {"kind": configuration["camera"]["kind"]}))
     camera.await_first_grant()
+    deliver = camera.obey if configuration["camera"]["commanded"] else camera.deliver_one
     while True:
         try:
-            camera.deliver_one()
+            deliver()
         except CameraLost as error:
             camera.lost(error)
             camera.open_until_it_works()
+        except CameraError as error:
+            raise Unusable(str(error)) from error
         except SourceEnded:
             channel.send(Note(Kind.ENDED, {}))
             camera.idle_for_ever()
@@ -53,8 +58,14 @@ class CameraLoop:
     def __init__(self, channel: Channel, ring: FrameRing, camera: dict[str, Any]) -> None:
         self._channel, self._ring, self._camera = channel, ring, camera
         self._grants: deque[int] = deque()
+        self._asked: deque[Shoot] = deque()
         self._next: int = camera["next_trigger"]
-        self._frozen = FrozenPicture(camera["frozen_after"])
+        try:
+            self._examination = Examination(camera, self._say)
+        except CameraError as error:
+            raise Unusable(str(error)) from error
+        presence = camera.get("presence")
+        self._presence = None if presence is None else presence_rule(presence)
         self._backoff = Backoff(0.2, 10.0)
         self._source: Source | None = None
         self._is_lost = False
@@ -63,7 +74,8 @@ class CameraLoop:
         """Open the source, again and again with jittered back-off. Raises Unusable if it never can."""
         while self._source is None:
             try:
-                self._source = open_source(self._camera, self._next)
+                source = open_source(self._camera, self._next)
+                self._source = source if self._presence is None else self._seeing_units(source, self._presence)
             except CameraLost as error:
                 self.lost(error)
                 self._wait_alive(self._backoff.next_s())
@@ -75,9 +87,7 @@ class CameraLoop:
 
     def await_first_grant(self) -> None:
         """The daemon answers READY with slots; a line that does not wait should not lose its first unit to that."""
-        record = self._channel.receive(timeout_s=_FIRST_GRANT_S)
-        if isinstance(record, Grant):
-            self._grants.append(record.slot)
+        self._hear(_FIRST_GRANT_S)
 
     def lost(self, error: CameraLost) -> None:
         """Close the source and tell the daemon, once."""
@@ -104,10 +114,45 @@ class CameraLoop:
         self._deliver_picture(self._source, number, arrival)
         self._backoff.reset()
 
+    def obey(self) -> None:
+        """Take the picture that the daemon asks for next, or say ALIVE if it asks for none."""
+        assert self._source is not None
+        if not self._asked:
+            self._source.idle()
+            self._hear(_IDLE_S)
+        if not self._asked:
+            self._channel.send(Alive())
+            return
+        shot = self._asked.popleft()
+        try:
+            arrival = self._shoot(self._source, shot)
+        except CameraLost as error:
+            self._channel.send(Missed(shot.number, NO_SLOT, "camera_lost", str(error)))
+            raise
+        if arrival is not None:
+            self._take_grants(wait=False)
+            if self._camera["kind"] == "replay":
+                self._channel.send(Named(shot.number, arrival.unit_id))
+            self._deliver_picture(self._source, shot.number, arrival)
+        self._backoff.reset()
+
     def idle_for_ever(self) -> None:
         """The source has ended; stay, so that the station stays READY."""
         while True:
             self._wait_alive(_PATIENCE_S)
+
+    def _shoot(self, source: Source, shot: Shoot) -> Arrival | None:
+        """Its picture; None, and said so, if none comes in time."""
+        due_ns = shot.asked_ns + int(self._camera["shot_s"] * NS_PER_S)
+        if monotonic_ns() < due_ns:
+            source.shoot()
+        while (remaining_ns := due_ns - monotonic_ns()) > 0:
+            arrival = source.wait(shot.number, min(remaining_ns / NS_PER_S, _PATIENCE_S))
+            if arrival is not None:
+                return arrival
+            self._channel.send(Alive())
+        self._channel.send(Missed(shot.number, NO_SLOT, "frame_missing", "the camera gave no picture in time"))
+        return None
 
     def _deliver_picture(self, source: Source, number: int, arrival: Arrival) -> None:
         if arrival.lost is not None:
@@ -130,8 +175,13 @@ class CameraLoop:
             return Missed(number, slot, "frame_undecodable", str(error))
         except FrameTooLarge as error:
             return Missed(number, slot, "frame_too_large", str(error))
-        if self._is_frozen(pixels):
-            return Missed(number, slot, "frame_frozen", f"the same picture {self._frozen.repeats} times in a row")
+        if self._presence is None and (frozen := self._examination.stands_still(pixels)) is not None:
+            return Missed(number, slot, "frame_frozen", frozen)
+        finding = self._examination.examine(pixels)
+        if finding.unit_id is not None:
+            self._channel.send(Named(number, finding.unit_id))
+        if finding.refused is not None:
+            return Missed(number, slot, *finding.refused)
         height, width = pixels.shape[:2]
         return Framed(number, Frame(slot, generation, width, height, frame_id))
 
@@ -150,57 +200,38 @@ class CameraLoop:
         source.fetch(checked)
         return written[-1], self._ring.end_write(slot)
 
-    def _is_frozen(self, pixels: Pixels) -> bool:
-        before = self._frozen.frozen
-        now = self._frozen.see(pixels)
-        if now and not before:
-            self._say("camera_frozen", "begin", f"{self._frozen.repeats} identical pictures in a row")
-        elif before and not now:
-            self._say("camera_frozen", "end", "the picture changes again")
-        return now
-
     def _take_grants(self, wait: bool) -> None:
         """Take the slots that the daemon has granted; with *wait*, until there is one."""
-        while True:
-            record = self._channel.receive(timeout_s=_PATIENCE_S if wait and not self._grants else 0)
-            if isinstance(record, Grant):
-                self._grants.append(record.slot)
-            elif self._grants or not wait:
-                return
-            else:
-                self._channel.send(Alive())
+        while self._hear(_PATIENCE_S if wait and not self._grants else 0) or (wait and not self._grants):
+            pass
+
+    def _hear(self, timeout_s: float) -> bool:
+        """Take note of what the daemon says next; False if it says nothing, and ALIVE if that took a while."""
+        record = self._channel.receive(timeout_s=timeout_s)
+        if isinstance(record, Grant):
+            self._grants.append(record.slot)
+        elif isinstance(record, Shoot):
+            self._asked.append(record)
+        elif timeout_s:
+            self._channel.send(Alive())
+        return record is not None
 
     def _wait_alive(self, duration_s: float) -> None:
+        """Nothing can be delivered; who asks for a picture is told so."""
         due_s = time.monotonic() + duration_s
         while (remaining_s := due_s - time.monotonic()) > 0:
             self._channel.send(Alive())
-            record = self._channel.receive(timeout_s=min(remaining_s, _PATIENCE_S))
-            if isinstance(record, Grant):
-                self._grants.append(record.slot)
+            self._hear(min(remaining_s, _PATIENCE_S))
+            while self._asked:
+                number = self._asked.popleft().number
+                self._channel.send(Missed(number, NO_SLOT, "camera_lost", "the camera is not open"))
+
+    def _seeing_units(self, source: Source, rule: PresenceRule) -> Source:
+        rule.reopened()
+        return PresenceSource(source, self._camera["name"], self._next, rule, self._say, self._examination.stands_still)
 
     def _say(self, code: str, state: str, detail: str) -> None:
         self._channel.send(Note(Kind.FAULT, {"code": code, "state": state, "detail": detail}))
-
-
-class FrozenPicture:
-    """Counts identical pictures in a row; *limit* of them are a frozen camera (None: never)."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit, self._last, self.repeats = limit, -1, 0
-
-    @property
-    def frozen(self) -> bool:
-        """True while the picture stands still."""
-        return self._limit is not None and self.repeats >= self._limit
-
-    def see(self, pixels: Pixels) -> bool:
-        """Take note of a picture; True if the camera is frozen."""
-        if self._limit is None:
-            return False
-        checksum = zlib.crc32(pixels[::_SAMPLED_ROWS].tobytes())
-        self.repeats = self.repeats + 1 if checksum == self._last else 1
-        self._last = checksum
-        return self.frozen
 
 
 def open_source(camera: dict[str, Any], number: int) -> Source:
@@ -209,13 +240,24 @@ def open_source(camera: dict[str, Any], number: int) -> Source:
     if kind == "replay":
         from defectd.camera.replay import ReplaySource  # noqa: PLC0415 - a worker loads one kind only
 
-        return ReplaySource(Path(camera["path"]), camera["rate_hz"], camera["loop"], camera["first_trigger"], number)
+        path, pace = Path(camera["path"]), camera.get("pace", "rate")
+        return ReplaySource(path, camera["rate_hz"], camera["loop"], camera["first_trigger"], number, pace)
     if kind == "simulated":
         from defectd.camera.boards import BoardLine  # noqa: PLC0415
         from defectd.camera.simulated import SimulatedSource  # noqa: PLC0415
 
         line = BoardLine(camera["seed"], camera["width_px"], camera["height_px"], camera["defect_rate"])
-        return SimulatedSource(line, camera["rate_hz"], camera["units"], camera["first_trigger"], camera["origin_ns"])
+        first, origin_ns = camera["first_trigger"], camera["origin_ns"]
+        return SimulatedSource(line, camera["rate_hz"], camera["units"], first, origin_ns, number)
+    if kind == "aravis":
+        from defectd.camera.aravis import AravisSource  # noqa: PLC0415
+        from defectd.camera.aravis_opening import AravisPlan  # noqa: PLC0415
+
+        return AravisSource(AravisPlan.of(camera))
+    if kind in PIPELINES:
+        from defectd.camera.gstreamer import GstreamerSource  # noqa: PLC0415
+
+        return GstreamerSource(camera)
     from defectd.camera.opencv import OpencvSource  # noqa: PLC0415
 
     return OpencvSource(

@@ -18,8 +18,11 @@ from defectd.doctor.checks.disk import check_disk
 from defectd.doctor.checks.machine import check_board, check_clock, check_clocks, check_memory
 from defectd.doctor.checks.model import check_model
 from defectd.doctor.checks.pauses import check_pauses
+from defectd.doctor.checks.pipelines import check_gstreamer
+from defectd.doctor.checks.rollouts import check_rollouts
 from defectd.doctor.checks.service import check_service, check_web
 from defectd.doctor.checks.software import check_opencv, check_python, check_tensorrt, check_torch
+from defectd.doctor.checks.vision import check_vision
 from defectd.doctor.patient import Occupancy, Patient, Places, occupancy_of
 from defectd.doctor.report import Finding, Report, error
 from defectd.errors import DefectdError, SettingsError
@@ -44,6 +47,7 @@ STEPS: Sequence[Step] = (
     Step("software", "", check_python),
     Step("software", "loading torch, up to two minutes", check_torch),
     Step("software", "loading OpenCV", check_opencv),
+    Step("software", "loading GStreamer", check_gstreamer),
     Step("software", "loading TensorRT", check_tensorrt),
     Step("machine", "", check_board),
     Step("machine", "", check_clocks),
@@ -54,6 +58,8 @@ STEPS: Sequence[Step] = (
     Step("state directory", "writing to the disk", check_disk),
     Step("broker", "talking to the broker", check_broker),
     Step("model", "looking up runtimes", check_model),
+    Step("rollouts", "asking the sources of bundles", check_rollouts),
+    Step("cameras", "", check_vision),
     Step("cameras", "taking a picture with each camera", check_cameras),
     Step("speed", "measuring the model with and without pauses, up to a minute", check_pauses),
     Step("service", "asking systemd", check_service),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from defectd.download.directory_source import DirectorySource
 from defectd.download.fetching import Source
 from defectd.download.web_source import WebSource
-from defectd.settings import RolloutSource
+from defectd.rollout_settings import RolloutSource
 
 __all__ = ["Source", "open_source"]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+PICTURES = (".jpg", ".png")
+_ABOUT = ".json"
 _CLOCK_WAS_SET_S = 1_704_067_200.0  # 2024; a Jetson without its battery begins in 1970
 _RESERVE_BYTES = 1_000_000_000
 _RESERVE_SHARE = 20  # of the disk, the twentieth part; what is less
@@ -15,7 +17,7 @@ _RESERVE_SHARE = 20  # of the disk, the twentieth part; what is less
 
 @dataclass(frozen=True)
 class Stored:
-    """One picture on disk."""
+    """One picture on disk, and what is written about it beside it, if anything."""
 
     path: Path
     bytes: int
@@ -92,14 +94,12 @@ class Retention:
 
     def _sweep_to(self, bound: int, now_s: float) -> None:
         """At most *bound* bytes; if more are there, a tenth less, so that the next picture needs no sweep."""
-        stored = [
-            Stored(path, status.st_size, status.st_mtime)
-            for path in self._directory.rglob("*.jpg")
-            for status in [path.stat()]
-        ]
+        stored = [_stored(path) for end in PICTURES for path in self._directory.rglob(f"*{end}")]
         total = sum(picture.bytes for picture in stored)
         room = bound if total <= bound else max(0, bound) * 9 // 10
         for picture in expired(stored, room, self._max_age_s, now_s):
+            with contextlib.suppress(FileNotFoundError):
+                picture.path.with_suffix(_ABOUT).unlink()
             with contextlib.suppress(FileNotFoundError):
                 picture.path.unlink()
                 total -= picture.bytes
@@ -107,3 +107,8 @@ class Retention:
             with contextlib.suppress(OSError):  # not empty, which is the normal case
                 day.rmdir()
         self._bytes = total
+
+
+def _stored(path: Path) -> Stored:
+    status, about = path.stat(), path.with_suffix(_ABOUT)
+    return Stored(path, status.st_size + (about.stat().st_size if about.exists() else 0), status.st_mtime)

@@ -1,10 +1,12 @@
-"""The evidence worker: JPEGs of single units, by date, bounded in bytes and age."""
+"""The evidence worker: JPEGs of single units, by date, bounded in bytes and age; and pictures to train with."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +25,46 @@ log = logging.getLogger(__name__)
 
 _RED = (40, 40, 230)
 _SWEEP_EVERY_S = 60.0
+_FORMATS: dict[str, tuple[str, list[int]]] = {"jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]), "png": (".png", [])}
 
 
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
     """Write pictures until the daemon closes the channel."""
-    evidence = configuration["evidence"]
+    evidence, collect = configuration["evidence"], configuration["collect"]
     directory = Path(evidence["directory"])
+    retention = _tidy(directory, evidence["max_bytes"], evidence["max_age_s"])
+    album = None
+    if collect["directory"] is not None:
+        collected = Path(collect["directory"])
+        album = Album(collected, collect["picture_format"], _tidy(collected, collect["max_bytes"], math.inf))
+    channel.send(Note(Kind.READY, {}))
+    swept_s = time.monotonic()
+    later: deque[dict[str, Any]] = deque()  # an event waits for evidence, and nobody for training data
+    while True:
+        record = channel.receive(timeout_s=0 if later else 1.0)
+        if isinstance(record, Note) and record.kind is Kind.KEEP:
+            if "about" in record.body:
+                later.append(record.body)
+            else:
+                channel.send(Note(Kind.KEPT, keep(directory, rings, record.body, evidence["jpeg_quality"], retention)))
+        elif later and album is not None:
+            channel.send(Note(Kind.KEPT, album.add(rings, later.popleft())))
+        else:
+            channel.send(Alive())
+        is_due = time.monotonic() - swept_s > _SWEEP_EVERY_S
+        for each in [retention] if album is None else [retention, album.retention]:
+            if each.over_bound or is_due:
+                each.sweep(time.time())
+        swept_s = time.monotonic() if is_due else swept_s
+
+
+def _tidy(directory: Path, max_bytes: int, max_age_s: float) -> Retention:
     directory.mkdir(parents=True, exist_ok=True)
     for torn in directory.rglob(".*.tmp"):  # a power cut left it
         torn.unlink()
-    retention = Retention(directory, evidence["max_bytes"], evidence["max_age_s"])
+    retention = Retention(directory, max_bytes, max_age_s)
     retention.sweep(time.time())
-    channel.send(Note(Kind.READY, {}))
-    swept_s = time.monotonic()
-    while True:
-        record = channel.receive(timeout_s=1.0)
-        if isinstance(record, Note) and record.kind is Kind.KEEP:
-            channel.send(Note(Kind.KEPT, keep(directory, rings, record.body, evidence["jpeg_quality"], retention)))
-        else:
-            channel.send(Alive())
-        if retention.over_bound or time.monotonic() - swept_s > _SWEEP_EVERY_S:
-            retention.sweep(time.time())
-            swept_s = time.monotonic()
+    return retention
 
 
 def keep(
@@ -69,6 +89,35 @@ def keep(
         trouble = f"{directory}: {error.strerror}"
         log.warning("no evidence for %s: %s", job["id"], trouble)
     return {"id": job["id"], "images": images, "trouble": trouble}
+
+
+class Album:
+    """Training data: raw pictures, and beside each what the model saw."""
+
+    def __init__(self, directory: Path, picture_format: str, retention: Retention) -> None:
+        self._directory, self.retention = directory, retention
+        self._end, self._options = _FORMATS[picture_format]
+
+    def add(self, rings: list[FrameRing], job: dict[str, Any]) -> dict[str, Any]:
+        """Write one picture, then its JSON: where there is a JSON, both are whole. The body of its KEPT note."""
+        if not self.retention.has_room(time.time()):
+            return _kept(job, f"{self._directory}: the disk is full; free some space")
+        pixels = rings[job["ring"]].pixels(job["slot"], job["height_px"], job["width_px"])
+        data, about = cv2.imencode(self._end, pixels, self._options)[1].tobytes(), job["about"].encode()
+        day = self._directory / job["day"]
+        try:
+            day.mkdir(exist_ok=True)
+            write_durably(day / f"{job['name']}{self._end}", data)
+            self.retention.added(len(data) + len(about))
+            write_durably(day / f"{job['name']}.json", about)
+        except OSError as error:
+            log.warning("%s was not collected: %s", job["name"], error)
+            return _kept(job, f"{self._directory}: {error.strerror}")
+        return _kept(job, "")
+
+
+def _kept(job: dict[str, Any], trouble: str) -> dict[str, Any]:
+    return {"id": job["id"], "images": [], "trouble": trouble}
 
 
 def annotated(pixels: NDArray[np.uint8], boxes: list[list[Any]]) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
-"""The wire: every message that leaves the station, as frozen models. `docs/wire.md` is generated from here.
+"""The wire: what each message is made of, and what inspection says. `docs/wire.md` is generated from these models.
 
+Heat is in `telemetry_wire.py`, rollouts are in `rollout_wire.py`, the list of all messages is `messages.py`.
 Consumers ignore fields they do not know; a new optional field is a minor step of `schema`, anything else a
 new topic root. Units are part of the names: `_ms` milliseconds, `_px` pixels of the full frame.
 """
@@ -20,12 +21,19 @@ ErrorReason = Literal[
     "frame_too_large",
     "frame_torn",
     "frame_frozen",
+    "frame_incomplete",
+    "image_unfit",
+    "view_missing",
+    "wrong_recipe",
     "camera_lost",
     "camera_overrun",
     "engine_unavailable",
     "engine_failed",
     "non_finite_output",
 ]
+
+
+UnitIdSource = Literal["file", "counter", "message", "code"]
 
 
 def new_id() -> str:
@@ -88,9 +96,9 @@ class Model(WireModel):
 
 
 class FrameInfo(WireModel):
-    """Where the picture came from; its size is null when there was none."""
+    """Where the picture came from; its size is null when there was none, and where there are several `views`."""
 
-    camera: str
+    camera: str = Field(description="Or the name of the units, where several cameras see one")
     trigger: int = Field(description="Consecutive per camera, also over restarts: a hole shows a lost unit")
     frame_id: int | None = Field(description="The camera's own counter, where it has one")
     width_px: int | None
@@ -99,13 +107,26 @@ class FrameInfo(WireModel):
 
 
 class TimingMs(WireModel):
-    """Milliseconds. A stage that was not reached is null."""
+    """Milliseconds. A stage that was not reached is null. Of several views: of the one that waited longest."""
 
     queue: float | None = Field(description="Frame complete to engine start")
     preprocess: float | None
     inference: float | None
     postprocess: float | None
     capture_to_verdict: float
+
+
+class ViewInfo(WireModel):
+    """One of several looks at one unit."""
+
+    camera: str = Field(description="Its name; top#2 is the second shot of a camera that takes several of each unit")
+    trigger: int = Field(description="Consecutive per camera")
+    frame_id: int | None
+    width_px: int | None
+    height_px: int | None
+    verdict: Verdict | None = Field(description="Of this view alone; null if it came too late to matter")
+    error: ErrorReason | None
+    inference_ms: float | None
 
 
 class Conditions(WireModel):
@@ -126,6 +147,7 @@ class Defect(WireModel):
     confidence: float = Field(ge=0, le=1)
     priority: int = Field(description="1 is the highest")
     bbox_px: tuple[float, float, float, float] = Field(description="[x, y, width, height], origin top left")
+    camera: str | None = Field(default=None, description="The view that shows it, where there are several")
 
 
 class Image(WireModel):
@@ -136,6 +158,7 @@ class Image(WireModel):
     mime: Literal["image/jpeg"] = "image/jpeg"
     bytes: int
     sha256: str
+    camera: str | None = Field(default=None, description="The view, where there are several")
 
 
 class InspectionEvent(StoredEvent):
@@ -143,9 +166,10 @@ class InspectionEvent(StoredEvent):
 
     stream: ClassVar[str] = "inspection"
 
-    schema_: Literal["defectd.inspection/1.1"] = Field(default="defectd.inspection/1.1", alias="schema")
+    schema_: Literal["defectd.inspection/1.2"] = Field(default="defectd.inspection/1.2", alias="schema")
     unit_id: str
-    unit_id_source: Literal["file", "counter"]
+    unit_id_source: UnitIdSource = Field(description="Who says that this is the unit; `code` was read in the picture")
+    position: str | None = Field(default=None, description="As the message said that named the unit")
     recipe: Recipe
     model: Model | None = Field(description="null when no model was serving")
     settings_sha256: str = Field(description="Of the effective settings, secrets left out")
@@ -157,6 +181,7 @@ class InspectionEvent(StoredEvent):
     error_detail: str | None
     simulated: bool = Field(description="True for generated or replayed pictures")
     frame: FrameInfo
+    views: list[ViewInfo] = Field(default_factory=list, description="Empty where one camera looks once")
     timing_ms: TimingMs
     inference_clock: Literal["cuda_event", "monotonic"] | None
     conditions: Conditions | None = Field(default=None, description="Under which it was judged; null if unknown")
@@ -270,176 +295,3 @@ class Birth(WireModel):
     cameras: list[CameraInfo]
     model: Model | None
     warmup: WarmupReport | None
-
-
-class ModelRef(WireModel):
-    """A bundle, as a rollout names it."""
-
-    name: str
-    version: str
-    release_seq: int
-    manifest_sha256: str
-
-
-class SlowDownEvent(StoredEvent):
-    """The station is too hot for the line's speed: please slow down (`raised`), or do as you like again (`cleared`)."""
-
-    stream: ClassVar[str] = "slow_down"
-
-    schema_: Literal["defectd.slow_down/1.0"] = Field(default="defectd.slow_down/1.0", alias="schema")
-    state: Literal["raised", "cleared"]
-    level: Literal["slow", "alarm"] | None = Field(description="null when cleared")
-    detail: str
-    hottest_c: float | None
-    current_rate_hz: float | None = Field(description="Units per second now")
-    sustainable_rate_hz: float | None = Field(description="Units per second at which no unit would be late")
-
-
-class LatencyFigures(WireModel):
-    """One stage over the last minute, milliseconds."""
-
-    camera: str
-    model: str | None = Field(description="Name and version; null if none judged")
-    stage: Literal["queue", "preprocess", "inference", "postprocess", "capture_to_verdict"]
-    count: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
-    jitter_ms: float = Field(description="Mean difference of one unit to the next")
-
-
-class SlowUnit(WireModel):
-    """A unit that took far longer than usual, and why, where that can be said."""
-
-    camera: str
-    trigger: int
-    capture_to_verdict_ms: float
-    because: str | None
-
-
-class DeviceTelemetry(WireModel):
-    """What the device did, and what the line felt, in the same interval. Null: this device does not tell."""
-
-    schema_: Literal["defectd.device/1.0"] = Field(default="defectd.device/1.0", alias="schema")
-    station: str
-    boot_id: str
-    ts: datetime
-    source: Literal["sysfs", "jtop"]
-    board: str
-    l4t: str | None
-    clock: Literal["ntp-synced", "unsynced", "unknown"]
-    uptime_s: float
-    power_mode: str | None
-    throttled: bool
-    throttle_causes: list[str]
-    thermal_level: Literal["normal", "warn", "shed", "slow", "alarm"]
-    hottest_c: float | None
-    temps_c: dict[str, float]
-    gpu_load: float | None = Field(description="0..1")
-    gpu_clock_mhz: float | None
-    gpu_clock_max_mhz: float | None = Field(description="The limit in force")
-    cpu_clock_mhz: float | None
-    cpu_clock_max_mhz: float | None
-    emc_clock_mhz: float | None
-    power_w: float | None = Field(description="The whole module, where a rail says so")
-    rails_w: dict[str, float]
-    fan_rpm: float | None
-    fan_share: float | None = Field(description="0..1 of its full speed")
-    mem_available_mb: float | None
-    mem_total_mb: float | None
-    nvmap_mb: float | None
-    swap_used_mb: float | None
-    disk_free_mb: float | None
-    disk_total_mb: float | None
-    disk_wear: float | None = Field(description="0..1 of its life used")
-    rss_mb: dict[str, float]
-    units: int = Field(description="Decided since the last message")
-    deadline_misses: int = Field(description="The same, of those that were late")
-    dropped: int = Field(description="Free-run: frames given up since the last message")
-    queue_ms: float | None = Field(description="The longest wait for the engine since the last message")
-    outbox_pending: int
-    latency: list[LatencyFigures]
-    slow_units: list[SlowUnit] = Field(description="The slowest few since the last message")
-
-
-class RolloutEvent(StoredEvent):
-    """A rollout went one step further; docs/rollout.md has the table of states."""
-
-    stream: ClassVar[str] = "rollout"
-
-    schema_: Literal["defectd.rollout/1.0"] = Field(default="defectd.rollout/1.0", alias="schema")
-    request_id: str
-    action: str
-    from_state: str | None = Field(description="null for the first step")
-    state: str
-    code: str = Field(description="Empty while all goes well")
-    detail: str
-    manifest_sha256: str | None
-    attempts: int
-
-
-class RolloutReport(WireModel):
-    """Where the rollout is, or how the last one ended."""
-
-    request_id: str
-    seq: int
-    action: Literal["deploy", "rollback"]
-    state: str
-    successful: bool = Field(description="True only after live units: it is committed")
-    finished: bool = Field(description="The state is final")
-    code: str = Field(description="Why it ended, for machines; empty while all goes well")
-    detail: str = Field(description="The same for a technician, with what to do")
-    waits_for: str | None = Field(description="approve, or what else, such as window 22:00-04:30; null if it works")
-    percent: float | None = Field(ge=0, le=100, description="Of the present state, where there is one")
-    attempts: int
-    target: ModelRef | None = Field(description="null until its manifest is verified")
-    gates: dict[str, dict[str, Any]] = Field(description="golden, shadow, probation: their numbers")
-    received_at: datetime
-    changed_at: datetime
-
-
-class CommandReport(WireModel):
-    """What became of the last command that arrived."""
-
-    request_id: str | None = Field(description="null if it could not be read")
-    seq: int | None
-    accepted: bool
-    code: str = Field(description="accepted, again, or why not: signature, expired, stale, conflict, not_for_us, …")
-    detail: str
-    ts: datetime
-
-
-class ModelReported(WireModel):
-    """Retained; which models this station has, and where its rollout is."""
-
-    schema_: Literal["defectd.model_reported/1.0"] = Field(default="defectd.model_reported/1.0", alias="schema")
-    station: str = Field(description="site/area/line/station")
-    groups: list[str]
-    boot_id: str
-    ts: datetime
-    current: ModelRef | None
-    previous: ModelRef | None
-    candidate: ModelRef | None
-    factory: ModelRef | None
-    floor_release_seq: int = Field(description="Older bundles need a signed allow_downgrade")
-    floor_command_seq: int = Field(description="The next command needs a higher `seq`")
-    rollout: RolloutReport | None
-    last_command: CommandReport | None
-
-
-class ModelProgress(WireModel):
-    """Not retained; for a progress bar, at most twice a second."""
-
-    schema_: Literal["defectd.model_progress/1.0"] = Field(default="defectd.model_progress/1.0", alias="schema")
-    request_id: str
-    state: str
-    percent: float | None = Field(ge=0, le=100)
-    detail: str
-    ts: datetime
-
-
-STORED_EVENTS: tuple[type[StoredEvent], ...] = (InspectionEvent, FaultEvent, GapEvent, SlowDownEvent, RolloutEvent)
-ALL_MESSAGES: tuple[type[WireModel], ...] = (
-    *STORED_EVENTS, Status, Birth, DeviceTelemetry, ModelReported, ModelProgress,
-)  # fmt: skip

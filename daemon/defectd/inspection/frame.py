@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """One unit arrived in front of *camera*; from here on it is owed a verdict.
+    """One unit arrived in front of *camera*; from here on it is owed a verdict. Where several cameras see one unit,
+    `camera` is the name of the units.
 
     `number` is consecutive per camera, also over restarts, so that a hole in it shows.
     `captured_ns` is CLOCK_MONOTONIC, `captured_at` the same instant in UTC.
@@ -19,6 +20,10 @@ class Trigger:
     unit_id: str
     captured_ns: int
     captured_at: datetime
+
+    def named(self, unit_id: str) -> Trigger:
+        """The same one, of which is known now what it is called."""
+        return replace(self, unit_id=unit_id)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Sequence
 
 from defectd.clock import ms_between, utc_now
-from defectd.inspection.detections import EngineTimings
-from defectd.inspection.events import Conditions, FrameInfo, InspectionEvent, Model, Recipe, TimingMs
+from defectd.inspection.detections import Detections, EngineTimings
+from defectd.inspection.events import (
+    Conditions,
+    FrameInfo,
+    InspectionEvent,
+    Model,
+    Recipe,
+    TimingMs,
+    UnitIdSource,
+    ViewInfo,
+)
 from defectd.inspection.frame import Frame, Trigger
 from defectd.inspection.verdict import Judgement
 
@@ -24,28 +34,45 @@ class StationIdentity:
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """When the engine began, and what it took."""
+    """When the engine began, what it took, and what it saw; `names` are its classes by id."""
 
     queue_ms: float
     timings: EngineTimings
+    detections: Detections = field(default_factory=Detections.none)
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """One view of the unit: which camera, its trigger, and what became of it."""
+
+    name: str
+    number: int
+    frame: Frame | None
+    judgement: Judgement | None
+    answer: EngineAnswer | None
 
 
 def record(
     station: StationIdentity,
     trigger: Trigger,
-    frame: Frame | None,
+    looks: Sequence[Look],
     judgement: Judgement,
-    answer: EngineAnswer | None,
     model: Model | None,
     *,
+    is_single: bool,
     verdict_ns: int,
-    unit_id_source: str,
+    unit_id_source: UnitIdSource,
     simulated: bool,
+    position: str | None = None,
     conditions: Conditions | None = None,
 ) -> InspectionEvent:
     """The event of one judged unit. `ended_at` follows the monotonic clock, so a step of the wall clock between
     capture and verdict cannot show in it."""
     elapsed_ms = ms_between(trigger.captured_ns, verdict_ns)
+    frame = looks[0].frame if is_single and looks else None
+    answers = [look.answer for look in looks if look.answer is not None]
+    answer = max(answers, key=lambda each: each.queue_ms) if answers else None
     timings = answer.timings if answer else None
     return InspectionEvent(
         station=station.station,
@@ -53,6 +80,7 @@ def record(
         created_at=utc_now(),
         unit_id=trigger.unit_id,
         unit_id_source=unit_id_source,
+        position=position,
         recipe=station.recipe,
         model=model,
         settings_sha256=station.settings_sha256,
@@ -70,6 +98,7 @@ def record(
             width_px=frame.width_px if frame else None,
             height_px=frame.height_px if frame else None,
         ),
+        views=[] if is_single else [_view(look) for look in looks],
         timing_ms=TimingMs(
             queue=round(answer.queue_ms, 3) if answer else None,
             preprocess=round(timings.preprocess_ms, 3) if timings else None,
@@ -82,4 +111,17 @@ def record(
         defects=list(judgement.defects),
         defect_count=len(judgement.defects),
         images=[],
+    )
+
+
+def _view(look: Look) -> ViewInfo:
+    return ViewInfo(
+        camera=look.name,
+        trigger=look.number,
+        frame_id=look.frame.frame_id if look.frame else None,
+        width_px=look.frame.width_px if look.frame else None,
+        height_px=look.frame.height_px if look.frame else None,
+        verdict=look.judgement.verdict if look.judgement else None,
+        error=look.judgement.error if look.judgement else None,
+        inference_ms=round(look.answer.timings.inference_ms, 3) if look.answer else None,
     )

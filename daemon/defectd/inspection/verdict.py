@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,21 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
             needs_review = needs_review or bool((candidates & in_band).any())
     defects.sort(key=lambda defect: (defect.priority, -defect.confidence))
     return Judgement("failed" if defects else "passed", needs_review, tuple(defects))
+
+
+def combine(views: Sequence[Tuple[str, Judgement]]) -> Judgement:
+    """What several looks at one unit, by name, say together: an `error` if one of them says nothing, and which;
+    `failed` if one has found something. The defects that were seen are told in any case."""
+    defects = [defect.model_copy(update={"camera": name}) for name, seen in views for defect in seen.defects]
+    defects.sort(key=lambda defect: (defect.priority, -defect.confidence))
+    blind = [(name, seen) for name, seen in views if seen.error is not None]
+    return Judgement(
+        "error" if blind else "failed" if defects else "passed",
+        any(seen.needs_review for _, seen in views),
+        tuple(defects),
+        error=blind[0][1].error if blind else None,
+        error_detail="; ".join(f"{name}: {seen.error_detail}" for name, seen in blind) or None,
+    )
 
 
 def refuse(reason: ErrorReason, detail: str) -> Judgement:

@@ -16,7 +16,8 @@ from typing import Callable, Iterator, Mapping, Sequence
 
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.faults import Faults
-from defectd.inspection.events import STORED_EVENTS, StoredEvent
+from defectd.inspection.events import StoredEvent
+from defectd.inspection.messages import STORED_EVENTS
 from defectd.messaging.ballast import Ballast
 from defectd.messaging.gaps import Reason, Run, rank, verdict_of, victims
 from defectd.messaging.intake import Intake

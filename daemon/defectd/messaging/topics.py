@@ -57,6 +57,11 @@ class Topics:
         return f"{self.prefix}/tele/device"
 
     @property
+    def unit(self) -> str:
+        """To the station: a unit is here, or will come."""
+        return f"{self.prefix}/cmd/unit"
+
+    @property
     def model_desired(self) -> str:
         """Retained, to the station: a signed command."""
         return f"{self.prefix}/model/desired"

@@ -1,6 +1,6 @@
-"""Under which clocks it was measured: a thread reads sysfs and procfs beside the trials. What cannot be read is said.
+"""Under which clocks it was measured: a thread reads them beside the trials. What cannot be read is said.
 
-Linux kernel documentation: cpufreq, devfreq, thermal cooling devices, PSI. On a Jetson, `*-throttle-alert` cooling
+Linux kernel documentation: PSI. On a Jetson, `*-throttle-alert` cooling
 devices are the state of throttling and `soctherm_oc` counts over-current events; temperatures alone prove neither.
 """
 
@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from defectd.clock import NS_PER_S, monotonic_ns
+from defectd.telemetry import readings
+from defectd.telemetry.files import Files
+from defectd.telemetry.layout import find_layout
+from defectd.telemetry.platforms import platform_of
+from defectd.telemetry.power_mode import read_power_mode
+from defectd.telemetry.sample import Roots
 
 _EVERY_S = 0.5
 _COUNTERS_EVERY_S = 1.0  # each reading of soctherm_oc is a call to another processor
-_GPU = re.compile(r"gpu|gv11b|ga10b|gp10b")
-_CONSTANT_ZONES = ("PMIC-Die",)
 
 
 @dataclass(frozen=True)
@@ -73,73 +77,57 @@ class Conditions:
 
 
 class Machine:
-    """The files that tell; *root* is / but in tests."""
+    """What telemetry's readers find below *root*, which is / but in tests."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
-        sys = root / "sys"
-        cores = sorted(sys.glob("devices/system/cpu/cpu[0-9]*"), key=lambda core: int(core.name[3:]))
-        self._clocks = [path for core in cores for path in [core / "cpufreq/scaling_cur_freq"] if path.exists()]
-        self._gpu = next((one for one in sorted(sys.glob("class/devfreq/*")) if _GPU.search(one.name)), None)
-        zones = sorted(sys.glob("class/thermal/thermal_zone*"))
-        self._zones = [zone / "temp" for zone in zones if _text(zone / "type") not in (None, *_CONSTANT_ZONES)]
-        coolers = [(_text(one / "type") or "", one) for one in sorted(sys.glob("class/thermal/cooling_device*"))]
-        self._alerts = {
-            kind[: -len("-throttle-alert")]: one for kind, one in coolers if kind.endswith("-throttle-alert")
-        }
-        self._counters = [
-            path
-            for device in sorted(sys.glob("class/hwmon/hwmon*"))
-            if _text(device / "name") == "soctherm_oc"
-            for path in sorted(device.glob("oc*_event_cnt"))
-        ]
-        self._cores = max(1, len(cores))
+        self._roots, self._files = Roots(*(root / name for name in ("sys", "proc", "etc", "var"))), Files()
+        self._layout = find_layout(self._roots, root, platform_of(self._roots, self._files), self._files)
+        cores = self._files.names(f"{self._roots.sys}/devices/system/cpu")
+        self._cores = max(1, sum(re.fullmatch(r"cpu[0-9]+", name) is not None for name in cores))
 
     def limits(self) -> Limits:
         """What does not change during a run, one hopes."""
-        caps = [_number(path.with_name("scaling_max_freq")) for path in self._clocks]
-        gpu_hz = None if self._gpu is None else _number(self._gpu / "max_freq")
-        virtual = " hypervisor" in (_text(self._root / "proc/cpuinfo") or "")
-        source = "cpufreq" if self._clocks else "/proc/cpuinfo"
-        mode = _text(self._root / "var/lib/nvpmodel/status")
+        layout, files = self._layout, self._files
+        caps = [clock.max_mhz for _, clock in readings.cpu_frequencies(layout, files) if clock.max_mhz is not None]
+        virtual = " hypervisor" in self._proc("cpuinfo")
+        source = "cpufreq" if layout.cpus else "/proc/cpuinfo"
+        mode = read_power_mode(self._roots, files, layout.modes)
         return Limits(
-            cpu_mhz=max((cap / 1e3 for cap in caps if cap is not None), default=None),
-            gpu_mhz=None if gpu_hz is None else gpu_hz / 1e6,
-            alerts=len(self._alerts),
-            cpu_source=f"{source}, nominal: a virtual machine" if virtual and not self._clocks else source,
-            power_mode=None if mode is None else mode.partition(":")[2] or mode,
+            cpu_mhz=max(caps, default=None),
+            gpu_mhz=None if layout.gpu is None else readings.gpu_frequency(layout.gpu, files).max_mhz,
+            alerts=len(layout.alerts),
+            cpu_source=f"{source}, nominal: a virtual machine" if virtual and not layout.cpus else source,
+            power_mode=None if mode is None else mode.name,
             cores=self._cores,
         )
 
     def cpu_mhz(self) -> tuple[float, ...]:
-        """One per core."""
-        if self._clocks:
-            return tuple(khz / 1e3 for khz in map(_number, self._clocks) if khz is not None)
-        text = _text(self._root / "proc/cpuinfo") or ""
-        return tuple(float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([0-9.]+)", text, re.MULTILINE))
+        """One per cluster of cores that share a clock, or per core."""
+        if self._layout.cpus:
+            clocks = readings.cpu_frequencies(self._layout, self._files)
+            return tuple(clock.current_mhz for _, clock in clocks if clock.current_mhz is not None)
+        return tuple(float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([0-9.]+)", self._proc("cpuinfo"), re.MULTILINE))
 
     def gpu_mhz(self) -> float | None:
         """Of the integrated GPU; the driver of a plugged one does not use devfreq."""
-        hz = None if self._gpu is None else _number(self._gpu / "cur_freq")
-        return None if hz is None else hz / 1e6
+        return None if self._layout.gpu is None else readings.gpu_frequency(self._layout.gpu, self._files).current_mhz
 
     def hottest_c(self) -> float | None:
-        """A power-gated zone cannot be read: one attempt each."""
-        return max((milli / 1e3 for milli in map(_number, self._zones) if milli is not None), default=None)
+        """Of the zones that can be read just now."""
+        return max(readings.temperatures_c(self._layout, self._files).values(), default=None)
 
     def throttled(self) -> tuple[str, ...]:
         """cpu, gpu, soc0, …"""
-        return tuple(name for name, one in self._alerts.items() if (_number(one / "cur_state") or 0) > 0)
+        return readings.active_alerts(self._layout, self._files)
 
     def overcurrents(self) -> int | None:
         """Since boot; None if there is no counter."""
-        counts = [count for count in map(_number, self._counters) if count is not None]
-        return int(sum(counts)) if counts else None
+        counts = readings.over_current_events(self._layout, self._files)
+        return sum(counts.values()) if counts else None
 
     def core_time(self) -> tuple[float, float, float]:
         """Ticks of all cores since boot: busy, stolen, all."""
-        text = _text(self._root / "proc/stat") or ""
-        ticks = [float(tick) for tick in text.partition("\n")[0].split()[1:9]]
+        ticks = [float(tick) for tick in self._proc("stat").partition("\n")[0].split()[1:9]]
         if len(ticks) < 8:
             return 0.0, 0.0, 0.0
         idle = ticks[3] + ticks[4]
@@ -147,8 +135,11 @@ class Machine:
 
     def waited_us(self) -> float | None:
         """Microseconds since boot in which some thread waited for a core; None: a kernel without PSI."""
-        found = re.search(r"^some .*total=(\d+)", _text(self._root / "proc/pressure/cpu") or "", re.MULTILINE)
+        found = re.search(r"^some .*total=(\d+)", self._proc("pressure/cpu"), re.MULTILINE)
         return None if found is None else float(found.group(1))
+
+    def _proc(self, name: str) -> str:
+        return self._files.text(f"{self._roots.proc}/{name}") or ""
 
 
 def samples_of(machine: Machine, now_s: Callable[[], float]) -> Iterator[Sample]:
@@ -207,18 +198,3 @@ class Watch:
         next(samples)  # shares begin to count here
         while not self._stop.wait(self._every_s):
             self._samples.append(next(samples))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except (OSError, TypeError):  # TypeError: buffered reading of a file that answers EAGAIN, as a GPU that is off does
-        return None
-
-
-def _number(path: Path) -> float | None:
-    text = _text(path)
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

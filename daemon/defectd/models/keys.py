@@ -57,6 +57,9 @@ def read_private(path: Path, passphrase: str | None) -> bytes:
     """The 32 bytes of a key to sign with; one without a passphrase must be readable by its owner only. Raises
     ModelError."""
     data = _read(path)
+    if b"PUBLIC KEY" in data:
+        private = path.name[: -len(".pub")] if path.name.endswith(".pub") else "the private one"
+        raise ModelError(f"{path}: is the public half of a key, which signs nothing; name the private one, {private}")
     if ENCRYPTED not in data and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ModelError(f"{path}: is not encrypted, and others may read it: chmod 600 {path}, or make a new key")
     try:

@@ -18,7 +18,7 @@ from defectd.models.envelope import MAX_PAYLOAD_BYTES, PAYLOAD_COMMAND, strict_j
 from defectd.models.manifest import Sha256, Strict
 from defectd.models.trust import Root, verify
 from defectd.rollout.policy import Policy
-from defectd.settings import TOPIC_LEVEL, TopicLevel
+from defectd.section import TOPIC_LEVEL, TopicLevel
 
 SCHEMA: Literal["defectd.command/1.0"] = "defectd.command/1.0"
 MAX_SEQ = 2**53

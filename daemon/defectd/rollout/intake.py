@@ -7,7 +7,7 @@ import logging
 
 from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.errors import ModelError, StateError
-from defectd.inspection.events import CommandReport, ModelProgress, ModelRef, ModelReported, RolloutReport
+from defectd.inspection.rollout_wire import CommandReport, ModelProgress, ModelRef, ModelReported, RolloutReport
 from defectd.models.catalog import Pointer
 from defectd.models.envelope import TrustError
 from defectd.models.store import Store

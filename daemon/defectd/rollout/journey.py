@@ -14,7 +14,7 @@ from defectd.clock import NS_PER_S, Backoff, monotonic_ns, utc_now
 from defectd.engine.server import EnginePlan
 from defectd.engine.serving import Outcome, OutcomeKind
 from defectd.errors import ModelError, StateError
-from defectd.inspection.events import ModelReported, RolloutEvent
+from defectd.inspection.rollout_wire import ModelReported, RolloutEvent
 from defectd.rollout import injection
 from defectd.rollout.baseline import Baseline
 from defectd.rollout.command import Command, parse_command

@@ -12,7 +12,7 @@ from defectd.engine.choice import Choice
 from defectd.engine.selection import Say
 from defectd.engine.server import EnginePlan
 from defectd.faults import Faults
-from defectd.inspection.events import ModelProgress, RolloutEvent
+from defectd.inspection.rollout_wire import ModelProgress, RolloutEvent
 from defectd.models.bundle import Bundle
 from defectd.models.store import Store
 from defectd.models.trust import Root

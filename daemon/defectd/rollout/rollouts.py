@@ -10,7 +10,8 @@ from contextlib import suppress
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.engine.serving import Outcome
 from defectd.errors import StateError
-from defectd.inspection.events import InspectionEvent, ModelReported
+from defectd.inspection.events import InspectionEvent
+from defectd.inspection.rollout_wire import ModelReported
 from defectd.inspection.shadow import ShadowUnit
 from defectd.rollout import injection
 from defectd.rollout.journey import Journey

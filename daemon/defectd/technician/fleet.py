@@ -71,6 +71,19 @@ class Fleet:
         chosen = request_id if request_id in matching else matching[0]
         return {name: one for name, one in sorted(rollouts.items()) if one.request_id == chosen}
 
+    def check_undoable(self, stations: Iterable[str]) -> None:
+        """A rollout that failed has changed nothing, so that a rollback of it would undo another one. Raises
+        NoRollout."""
+        for name in stations:
+            reported = self.view(name).reported
+            rollout = reported.rollout if reported else None
+            if reported and rollout and rollout.finished and not rollout.successful:
+                raise NoRollout(
+                    f"{name}: request {rollout.request_id} changed nothing ({rollout.state.replace('_', ' ')}): there "
+                    f"is nothing to undo. To go from {reported.current or 'what serves'} to "
+                    f"{reported.previous or 'the model before'}, leave the REQUEST_ID out"
+                )
+
     def next_seq(self, stations: Iterable[str]) -> int:
         """What all of *stations* take as newer than anything before. Raises StartupError."""
         floors = {name: view.reported.floor_command_seq for name in stations if (view := self.view(name)).reported}

@@ -7,6 +7,7 @@ from typing import Iterator
 
 from defectd.errors import StateError
 from defectd.models.catalog import Catalog
+from defectd.rollout.command import CommandError, Target, parse_command
 from defectd.rollout.ledger import Ledger, Rollout, Step
 
 
@@ -34,9 +35,18 @@ def _model(store: Catalog, rollout: Rollout) -> str:
     if rollout.manifest_sha256 is None:
         return "(unknown model)"
     release = store.release(rollout.manifest_sha256)
-    if release is None:  # it never arrived, or was cleared away since
-        return f"release {rollout.release_seq or '?'}, manifest {rollout.manifest_sha256[:12]}"
-    return f"{release.name} {release.version}"
+    if release is not None:
+        return f"{release.name} {release.version}"
+    target = _target(rollout)  # it never arrived, or was cleared away since
+    return f"release {rollout.release_seq or '?'}{f' ({target.path} on {target.source})' if target else ''}"
+
+
+def _target(rollout: Rollout) -> Target | None:
+    """What was asked for; None of a rollback, or of a command in a format of another version."""
+    try:
+        return parse_command(rollout.command).target
+    except CommandError:
+        return None
 
 
 def _of(rollout: Rollout, model: str, steps: list[Step]) -> Iterator[str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Sequence
 
 from defectd.clock import NS_PER_MS, NS_PER_S
-from defectd.inspection.events import InspectionEvent, LatencyFigures
-from defectd.inspection.events import SlowUnit as ToldUnit
+from defectd.inspection.events import InspectionEvent
+from defectd.inspection.telemetry_wire import LatencyFigures
+from defectd.inspection.telemetry_wire import SlowUnit as ToldUnit
 from defectd.telemetry.explain import Pressure, SlowUnit, explain
 from defectd.telemetry.latency import WHOLE, Figures, Latencies, Series
 from defectd.telemetry.sample import DeviceSample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from defectd.clock import utc_now
-from defectd.inspection.events import DeviceTelemetry
+from defectd.inspection.telemetry_wire import DeviceTelemetry
 from defectd.telemetry.felt import Interval
 from defectd.telemetry.sample import Board, DeviceSample, Frequency
 from defectd.telemetry.thermal import Level

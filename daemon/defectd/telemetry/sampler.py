@@ -13,7 +13,8 @@ from typing import Callable, Protocol
 
 from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.faults import Faults
-from defectd.inspection.events import Conditions, DeviceTelemetry, InspectionEvent, SlowDownEvent
+from defectd.inspection.events import Conditions, InspectionEvent
+from defectd.inspection.telemetry_wire import DeviceTelemetry, SlowDownEvent
 from defectd.telemetry.felt import Felt
 from defectd.telemetry.jtop_source import JtopReading, filled_in
 from defectd.telemetry.message import device_message

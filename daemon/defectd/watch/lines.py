@@ -23,7 +23,7 @@ def line_of(station: str, message: Message) -> str:
         return f"{name}: {message.lost} {message.of_stream} events given up: {message.reason}"
     if isinstance(message, StationStatus):
         detail = f": {message.detail}" if message.detail != message.condition else ""
-        return f"{name}: {message.condition}{detail}"
+        return f"{name}: {message.condition}{detail}{f' ({said_at(message)})' if message.at else ''}"
     return _birth_line(name, message)
 
 
@@ -41,10 +41,13 @@ def describe_findings(unit: Inspected) -> str:
 
 def time_of(unit: Inspected) -> str:
     """The verdict's moment on this machine's wall clock; as it stands on the wire if it cannot be read."""
-    try:
-        return datetime.fromisoformat(unit.at.replace("Z", "+00:00")).astimezone().strftime("%H:%M:%S")
-    except ValueError:
-        return unit.at
+    return _local(unit.at, "%H:%M:%S")
+
+
+def said_at(status: StationStatus) -> str:
+    """How old it may be: a broker keeps the last one for ever. Empty if the station does not say."""
+    since = "connected at" if status.condition == "lost" else "as of"
+    return f"{since} {_local(status.at, '%Y-%m-%d %H:%M:%S')}" if status.at else ""
 
 
 def share(value: float | None) -> str:
@@ -55,3 +58,11 @@ def share(value: float | None) -> str:
 def rate(station: StationTally) -> str:
     """Units per second as they arrive; `-` for less than two."""
     return "-" if station.rate_hz is None else f"{station.rate_hz:.1f}"
+
+
+def _local(at: str, form: str) -> str:
+    """A moment of the wire on this machine's wall clock; as it stands there if it cannot be read."""
+    try:
+        return datetime.fromisoformat(at.replace("Z", "+00:00")).astimezone().strftime(form)
+    except ValueError:
+        return at

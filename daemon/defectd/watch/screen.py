@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -13,7 +14,7 @@ from defectd.watch.lines import line_of
 from defectd.watch.listener import Link, Listener
 from defectd.watch.tally import Tally
 from defectd.watch.view import render
-from defectd.watch.wire import Inspected, Message
+from defectd.watch.wire import Inspected, Message, StationStatus
 
 _REFRESH_S = 0.25
 
@@ -75,10 +76,11 @@ class Screen:
 
     def _print_news(self, station: str, message: Message) -> None:
         """A retained message that says what was said before is no news."""
-        line, key = line_of(station, message), f"{station}/{type(message).__name__}"
-        if isinstance(message, Inspected) or self._said.get(key) != line:
-            self._print(line)
-        self._said[key] = line
+        timeless = replace(message, at="") if isinstance(message, StationStatus) else message
+        gist, key = line_of(station, timeless), f"{station}/{type(message).__name__}"
+        if isinstance(message, Inspected) or self._said.get(key) != gist:
+            self._print(line_of(station, message))
+        self._said[key] = gist
 
     def _print(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -8,10 +8,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from defectd.watch.lines import describe_findings, rate, share, time_of
+from defectd.watch.lines import describe_findings, rate, said_at, share, time_of
 from defectd.watch.listener import Link
 from defectd.watch.tally import StationTally, Tally, quantile
-from defectd.watch.wire import Inspected
+from defectd.watch.wire import Inspected, StationStatus
 
 VERDICT_STYLES = {
     "passed": "green",
@@ -91,11 +91,17 @@ def _head(station: StationTally, now_s: float) -> RenderableType:
 
 def _pulse(station: StationTally, now_s: float) -> str:
     if not station.arrivals_s or (station.status and station.status.state == "offline"):
-        return station.status.detail if station.status else "no unit seen yet"
+        return _last_words(station.status)
     silent_s = now_s - station.arrivals_s[-1]
     if silent_s > _QUIET_S:
         return f"no unit for {silent_s:.0f} s"
     return f"{rate(station)} units/s"
+
+
+def _last_words(status: StationStatus | None) -> str:
+    if status is None:
+        return "no unit seen yet"
+    return f"{status.detail}, {said_at(status)}" if status.at else status.detail
 
 
 def _verdicts(station: StationTally) -> Panel:

@@ -80,6 +80,8 @@ class StationStatus:
     condition: str
     detail: str
     faults: tuple[FaultNews, ...]
+    at: str = ""
+    """When it was said, as it stands on the wire; a `lost` one was left with the broker when the station connected."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def _lost(body: dict[str, Any]) -> Lost:
 
 def _status(body: dict[str, Any]) -> StationStatus:
     faults = tuple(_fault(fault) for fault in body.get("faults", ()))
-    return StationStatus(str(body["state"]), str(body["condition"]), str(body.get("detail", "")), faults)
+    return StationStatus(
+        str(body["state"]), str(body["condition"]), str(body.get("detail", "")), faults, str(body.get("ts", ""))
+    )
 
 
 def _birth(body: dict[str, Any]) -> StationBirth:

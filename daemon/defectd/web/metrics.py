@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from defectd import __version__
 from defectd.clock import NS_PER_S, monotonic_ns
-from defectd.inspection.events import ErrorReason, InspectionEvent, RolloutReport, Verdict
+from defectd.inspection.events import ErrorReason, InspectionEvent, Verdict
+from defectd.inspection.rollout_wire import RolloutReport
 from defectd.telemetry.sample import DeviceSample, Frequency
 
 # fmt: off

@@ -30,6 +30,7 @@ _BACKLOG = 128  # where it is full, the kernel lets a client wait for a second
 _CONNECTION_S = 5.0
 _AFTER_A_FAILURE_S = 0.5
 _STOP_S = 2.0
+_TRY_EVERY_S = 10.0
 _RECEIVE_BYTES = 65_536
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,7 +58,17 @@ class WebServer:
         self._short = False
 
     def start(self) -> None:
-        """Listen. Raises StartupError if the address cannot be had."""
+        """Listen. Raises StartupError if the address cannot be had; then `start_later` may be called."""
+        self._listen()
+        self._thread.start()
+
+    def start_later(self, listens: Callable[[], None], every_s: float = _TRY_EVERY_S) -> None:
+        """Try again now and then, without keeping anybody waiting; *listens* is called, on a thread of the server's,
+        as soon as the address could be had."""
+        self._thread = threading.Thread(target=self._run_later, args=(listens, every_s), name="web", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
         try:
             family = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((self._host, self.port), family=family, backlog=_BACKLOG)
@@ -66,7 +77,6 @@ class WebServer:
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        self._thread.start()
         log.info("metrics: http://%s:%d/metrics", f"[{self._host}]" if ":" in self._host else self._host, self.port)
 
     def stop(self) -> None:
@@ -81,6 +91,17 @@ class WebServer:
             return
         self._waker.close()
         self._wake.close()
+
+    def _run_later(self, listens: Callable[[], None], every_s: float) -> None:
+        while not self._stopping.wait(every_s):
+            try:
+                self._listen()
+            except StartupError as error:
+                log.debug("still no port: %s", error)
+            else:
+                listens()
+                self._run()
+                return
 
     def _run(self) -> None:
         assert self._listener is not None

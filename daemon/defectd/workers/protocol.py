@@ -36,6 +36,8 @@ class Kind(IntEnum):
     TRIGGERED = 11
     FRAMED = 12
     MISSED = 13
+    SHOOT = 14
+    NAMED = 15
     INFER = 20
     INFERRED = 21
     REFUSED = 22
@@ -91,6 +93,32 @@ class Triggered:
         """As it goes through the socket."""
         head = self.layout.pack(Kind.TRIGGERED, self.number, self.captured_ns, self.captured_at.timestamp())
         return head + self.unit_id.encode(errors="backslashreplace")  # a file's name need not be UTF-8
+
+
+@dataclass(frozen=True)
+class Shoot:
+    """To the camera: take picture *number* now, of a unit that was born at *asked_ns*."""
+
+    number: int
+    asked_ns: int
+    layout: ClassVar[struct.Struct] = struct.Struct("<Bqq")
+
+    def pack(self) -> bytes:
+        """As it goes through the socket."""
+        return self.layout.pack(Kind.SHOOT, self.number, self.asked_ns)
+
+
+@dataclass(frozen=True)
+class Named:
+    """From the camera, before the picture is: what the code on unit *number* says."""
+
+    number: int
+    unit_id: str
+    layout: ClassVar[struct.Struct] = struct.Struct("<Bq")
+
+    def pack(self) -> bytes:
+        """As it goes through the socket."""
+        return self.layout.pack(Kind.NAMED, self.number) + self.unit_id.encode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -182,7 +210,7 @@ class Refused:
         return self.layout.pack(Kind.REFUSED, self.request) + f"{self.reason}\0{self.detail[:1000]}".encode()
 
 
-Record = Union[Note, Alive, Grant, Triggered, Framed, Missed, Infer, Inferred, Refused]
+Record = Union[Note, Alive, Grant, Triggered, Shoot, Named, Framed, Missed, Infer, Inferred, Refused]
 
 
 class ProtocolError(Exception):
@@ -206,6 +234,10 @@ def _unpack(kind: Kind, data: bytes) -> Record:  # noqa: PLR0911 - one return pe
         _, number, captured_ns, captured_at_s = Triggered.layout.unpack_from(data)
         captured_at = datetime.fromtimestamp(captured_at_s, timezone.utc)
         return Triggered(number, captured_ns, captured_at, data[Triggered.layout.size :].decode())
+    if kind is Kind.SHOOT:
+        return Shoot(*Shoot.layout.unpack(data)[1:])
+    if kind is Kind.NAMED:
+        return Named(Named.layout.unpack_from(data)[1], data[Named.layout.size :].decode())
     if kind is Kind.FRAMED:
         _, number, slot, generation, width, height, frame_id = Framed.layout.unpack(data)
         return Framed(number, Frame(slot, generation, width, height, None if frame_id < 0 else frame_id))

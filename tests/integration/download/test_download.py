@@ -20,7 +20,7 @@ from defectd.models.bundle import open_bundle
 from defectd.models.envelope import PAYLOAD_MANIFEST
 from defectd.models.manifest import ENVELOPE, MANIFEST, Manifest, parse_manifest
 from defectd.models.trust import verify_envelope
-from defectd.settings import RolloutSource
+from defectd.rollout_settings import RolloutSource
 from support import bundle_server as misbehaving
 from support.bundle_server import BundleServer, Deaf, make_certificates
 from support.bundles import NOW, RELEASE_KEY, STRANGER, make_root, manifest_fields, sign

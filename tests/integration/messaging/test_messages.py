@@ -13,7 +13,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from defectd.clock import NS_PER_S, utc_now
 from defectd.examples import EXAMPLES
-from defectd.inspection.events import ModelProgress, Status
+from defectd.inspection.events import Status
+from defectd.inspection.rollout_wire import ModelProgress
 from defectd.messaging.topics import MAX_INCOMING_BYTES, Topics
 from support.brokers import BrokerProcess, hang_up
 

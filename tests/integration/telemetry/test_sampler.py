@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from defectd.faults import Faults
-from defectd.inspection.events import DeviceTelemetry, SlowDownEvent
+from defectd.inspection.telemetry_wire import DeviceTelemetry, SlowDownEvent
 from defectd.telemetry import sampler as sampler_module
 from defectd.telemetry.jtop_source import JtopReading
 from defectd.telemetry.platforms import read_board

@@ -8,18 +8,24 @@ from typing import Any
 
 import pytest
 
+from defectd.camera_settings import OpencvSettings
 from defectd.doctor.asking import Told
 from defectd.doctor.checks.broker import expiry_finding
 from defectd.doctor.checks.cameras import camera_finding
 from defectd.doctor.checks.disk import existing, file_system_of, space_finding, sync_finding, wear_finding
 from defectd.doctor.checks.model import runtime_findings
 from defectd.doctor.checks.pauses import pause_finding
+from defectd.doctor.checks.rollouts import directory_finding, last_finding, root_findings
 from defectd.doctor.checks.service import configuration_of, service_findings
 from defectd.doctor.patient import Occupancy, Patient
 from defectd.doctor.report import Finding, Level
 from defectd.engine.choice import BuildOptions, Candidate, Choice, Judgement
-from defectd.settings import OpencvSettings
+from defectd.models.trust import Root
+from defectd.rollout.ledger import Rollout
+from defectd.rollout.states import State
+from defectd.rollout_settings import RolloutSource
 from defectd.telemetry.sample import Board, DeviceSample
+from support.bundles import make_root
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 CONFIG = Path("/etc/defectd/station.toml")
@@ -189,3 +195,51 @@ def test_the_choice_is_told_with_its_reason():
     assert told[-1].found == "tensorrt fp16: p99 5.00 ms"
     none = Choice(None, None, True, (Judgement("tensorrt", "fp16", None, None, False, "crashed"),))
     assert list(runtime_findings([candidate("tensorrt")], none, "auto"))[-1].level is Level.WARNING
+
+
+def test_a_choice_that_was_interrupted_is_not_called_a_failure_of_the_runtimes():
+    stopped = Choice(None, None, False, (Judgement("tensorrt", "fp16", None, None, False, "was told to stop"),))
+    told = list(runtime_findings([candidate("tensorrt")], stopped, "auto"))[-1]
+    assert told.level is Level.WARNING and "interrupted: tensorrt fp16: was told to stop" in told.found
+    assert "tried again" in told.remedy and "export" not in told.remedy
+
+
+# -- rollouts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_root_tells_who_commands_and_until_when(tmp_path):
+    path = tmp_path / "root.json"
+    now = datetime.now(timezone.utc)
+    for days, level in ((None, None), (400, Level.OK), (3, Level.WARNING), (-3, Level.ERROR)):
+        expires = None if days is None else now + timedelta(days=days)
+        names, *expiry = root_findings(make_root(expires=expires), path)
+        assert names.level is Level.OK and "one ops key" in names.found
+        assert [one.level for one in expiry] == ([] if level is None else [level])
+    nobody = make_root()
+    without = Root(1, None, nobody.keys, {name: role for name, role in nobody.roles.items() if name != "ops"})
+    assert [one.level for one in root_findings(without, path)] == [Level.ERROR]
+
+
+def test_a_stick_that_is_not_plugged_in_is_a_warning(tmp_path):
+    assert directory_finding(RolloutSource(alias="usb", directory=tmp_path)).level is Level.OK
+    absent = directory_finding(RolloutSource(alias="usb", directory=tmp_path / "absent"))
+    assert absent.level is Level.WARNING and "plug the stick in" in absent.remedy
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "level", "words"),
+    [
+        (State.COMMITTED, "", Level.OK, "deploy of boards 1.5, 2026-"),
+        (State.SHADOW, "", Level.OK, "under way, shadow"),
+        (State.CANCELLED, "", Level.OK, "cancelled"),
+        (State.ROLLED_BACK, "p99", Level.WARNING, "rolled back: p99: too slow"),
+    ],
+)
+def test_the_last_rollout_is_told_with_its_end(state, code, level, words):
+    rollout = Rollout(
+        "request-1", 1, "deploy", "ab" * 32, 5, state, 1, 3, code, "too slow" if code else "", {}, b"", "", NOW, NOW
+    )
+    told = last_finding(rollout, "boards 1.5", "station.toml")
+    assert told.level is level and words in told.found
+    assert level is Level.OK or "defectd rollout history --config station.toml --request request-1" in told.remedy
+    assert last_finding(None, "", "station.toml").level is Level.OK

@@ -10,7 +10,7 @@ from defectd.download.errors import DownloadError, MayPass, WrongBytes
 from defectd.download.fetching import steps
 from defectd.download.sources import open_source
 from defectd.download.web_source import Answer, judge
-from defectd.settings import RolloutSource
+from defectd.rollout_settings import RolloutSource
 
 WHERE = "https://depot.example/models/pcb-7/model.onnx"
 

@@ -47,6 +47,16 @@ def test_a_sweep_deletes_files_and_empty_days_and_leaves_the_rest(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["2026-02-08"]
 
 
+def test_what_is_written_about_a_picture_counts_and_goes_with_it(tmp_path):
+    for name, age_s in (("old", 20), ("new", 10)):
+        picture = tmp_path / f"{name}.png"
+        picture.write_bytes(b"x" * 50)
+        picture.with_suffix(".json").write_bytes(b"y" * 10)
+        os.utime(picture, (NOW_S - age_s,) * 2)
+    Retention(tmp_path, max_bytes=119, max_age_s=float("inf")).sweep(NOW_S)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "new.png"]
+
+
 def test_between_sweeps_it_counts_what_was_added(tmp_path):
     retention = Retention(tmp_path, max_bytes=100, max_age_s=DAY_S)
     retention.sweep(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from defectd.modelbench.conditions import Conditions, Limits, Machine, Sample, samples_of
+from support.trees import tree
 
 
 def write(root: Path, path: str, text: object) -> None:
@@ -16,12 +17,12 @@ def write(root: Path, path: str, text: object) -> None:
 
 
 @pytest.fixture
-def orin(tmp_path: Path) -> Path:
+def xavier(tmp_path: Path) -> Path:
     for core in range(4):
         write(tmp_path, f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", 1190400 + core)
         write(tmp_path, f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_max_freq", 2201600)
-    write(tmp_path, "sys/class/devfreq/17000000.gpu/cur_freq", 612000000)
-    write(tmp_path, "sys/class/devfreq/17000000.gpu/max_freq", 1300500000)
+    write(tmp_path, "sys/class/devfreq/17000000.gv11b/cur_freq", 612000000)
+    write(tmp_path, "sys/class/devfreq/17000000.gv11b/max_freq", 1300500000)
     for number, (kind, milli) in enumerate((("cpu-thermal", 45312), ("gpu-thermal", 61500), ("PMIC-Die", 100000))):
         write(tmp_path, f"sys/class/thermal/thermal_zone{number}/type", kind)
         write(tmp_path, f"sys/class/thermal/thermal_zone{number}/temp", milli)
@@ -38,9 +39,9 @@ def orin(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_jetson_tells_its_clocks_its_heat_and_what_throttles(orin: Path) -> None:
-    machine = Machine(orin)
-    assert machine.limits() == Limits(2201.6, 1300.5, 2, "cpufreq", "0002", 4)
+def test_a_jetson_tells_its_clocks_its_heat_and_what_throttles(xavier: Path) -> None:
+    machine = Machine(xavier)
+    assert machine.limits() == Limits(2201.6, 1300.5, 2, "cpufreq", "mode 2", 4)
     assert machine.cpu_mhz() == (1190.4, 1190.401, 1190.402, 1190.403)
     assert (machine.gpu_mhz(), machine.hottest_c(), machine.throttled(), machine.overcurrents()) == (
         612,
@@ -50,18 +51,28 @@ def test_a_jetson_tells_its_clocks_its_heat_and_what_throttles(orin: Path) -> No
     )
 
 
-def test_a_zone_that_is_power_gated_is_left_out(orin: Path) -> None:
-    (orin / "sys/class/thermal/thermal_zone1/temp").write_text("")
-    assert Machine(orin).hottest_c() == 45.312
+def test_a_zone_that_is_power_gated_is_left_out(xavier: Path) -> None:
+    (xavier / "sys/class/thermal/thermal_zone1/temp").write_text("")
+    assert Machine(xavier).hottest_c() == 45.312
 
 
-def test_shares_are_of_the_time_since_the_sample_before(orin: Path) -> None:
+@pytest.mark.parametrize("platform", ["agx-orin-jp6", "agx-xavier", "thor"])
+def test_every_jetson_tells_what_telemetry_reads_of_it(tmp_path: Path, platform: str) -> None:
+    tree(tmp_path / "machine", platform)
+    machine = Machine(tmp_path / "machine")
+    limits = machine.limits()
+    assert limits.gpu_mhz is not None and machine.gpu_mhz() is not None and machine.gpu_mhz() <= limits.gpu_mhz
+    assert machine.hottest_c() is not None and 30 < machine.hottest_c() < 60
+    assert (limits.power_mode, machine.throttled()) == ("MAXN", ())
+
+
+def test_shares_are_of_the_time_since_the_sample_before(xavier: Path) -> None:
     now = iter([10.0, 10.0, 12.0])
-    samples = samples_of(Machine(orin), lambda: next(now))
+    samples = samples_of(Machine(xavier), lambda: next(now))
     assert next(samples).busy is None
-    write(orin, "proc/stat", "cpu  250 0 100 850 0 0 0 200 0 0")
-    write(orin, "proc/pressure/cpu", "some avg10=1.06 avg60=2.65 avg300=3.42 total=5500000")
-    write(orin, "sys/class/hwmon/hwmon2/oc3_event_cnt", 30)
+    write(xavier, "proc/stat", "cpu  250 0 100 850 0 0 0 200 0 0")
+    write(xavier, "proc/pressure/cpu", "some avg10=1.06 avg60=2.65 avg300=3.42 total=5500000")
+    write(xavier, "sys/class/hwmon/hwmon2/oc3_event_cnt", 30)
     sample = next(samples)
     assert sample.at_s == 12.0
     assert (sample.busy, sample.stolen, sample.waiting, sample.overcurrents) == (0.375, 0.5, 0.25, 33)

@@ -106,6 +106,14 @@ def test_an_unencrypted_key_that_others_may_read_signs_nothing(keys: Keys) -> No
         read_private(keys["release"], None)
 
 
+def test_the_public_half_given_to_sign_with_is_called_so_whoever_may_read_it(keys: Keys) -> None:
+    public = keys["release"].with_name("release.pub")
+    for mode in (0o644, 0o600):
+        public.chmod(mode)
+        with pytest.raises(ModelError, match=r"is the public half of a key, .*; name the private one, release$"):
+            read_private(public, None)
+
+
 def test_no_key_is_ever_replaced(keys: Keys, tmp_path: Path) -> None:
     before = keys["release"].read_bytes()
     with pytest.raises(ModelError, match="exists already"):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from defectd.inspection import events
+from defectd.inspection import events, rollout_wire
 from defectd.technician.standing import View
 from defectd.technician.wire import read
 
 STATION = "plant1/smt/line1/aoi1"
 NOW = datetime(2026, 11, 20, 3, 0, tzinfo=timezone.utc)
 ASKED, OTHER = "request-1", "request-0"
-OLD = events.ModelRef(name="boards", version="1.4", release_seq=4, manifest_sha256="a4" * 32)
-NEW = events.ModelRef(name="boards", version="1.5", release_seq=5, manifest_sha256="a5" * 32)
+OLD = rollout_wire.ModelRef(name="boards", version="1.4", release_seq=4, manifest_sha256="a4" * 32)
+NEW = rollout_wire.ModelRef(name="boards", version="1.5", release_seq=5, manifest_sha256="a5" * 32)
 
 
 def rollout(state="received", request_id=ASKED, **changes):
@@ -22,11 +22,11 @@ def rollout(state="received", request_id=ASKED, **changes):
         "waits_for": None, "percent": None, "attempts": 1, "target": NEW, "gates": {}, "received_at": NOW,
         "changed_at": NOW,
     }  # fmt: skip
-    return events.RolloutReport(**{**values, **changes})
+    return rollout_wire.RolloutReport(**{**values, **changes})
 
 
 def answer(request_id=ASKED, accepted=True, code="accepted", detail="", ts=NOW):
-    return events.CommandReport(request_id=request_id, seq=1, accepted=accepted, code=code, detail=detail, ts=ts)
+    return rollout_wire.CommandReport(request_id=request_id, seq=1, accepted=accepted, code=code, detail=detail, ts=ts)
 
 
 def reported(rollout=None, last_command=None, **changes):
@@ -35,11 +35,11 @@ def reported(rollout=None, last_command=None, **changes):
         "candidate": None, "factory": None, "floor_release_seq": 4, "floor_command_seq": 7, "rollout": rollout,
         "last_command": last_command,
     }  # fmt: skip
-    return events.ModelReported(**{**values, **changes})
+    return rollout_wire.ModelReported(**{**values, **changes})
 
 
 def progress(state, percent=None, request_id=ASKED, detail=""):
-    return events.ModelProgress(request_id=request_id, state=state, percent=percent, detail=detail, ts=NOW)
+    return rollout_wire.ModelProgress(request_id=request_id, state=state, percent=percent, detail=detail, ts=NOW)
 
 
 def status(state="online", condition="inspecting", detail="inspecting"):
@@ -47,8 +47,8 @@ def status(state="online", condition="inspecting", detail="inspecting"):
 
 
 TOPICS = {
-    events.ModelReported: "model/reported",
-    events.ModelProgress: "model/progress",
+    rollout_wire.ModelReported: "model/reported",
+    rollout_wire.ModelProgress: "model/progress",
     events.Status: "status",
 }
 

@@ -81,6 +81,12 @@ def test_a_lost_station_is_said():
     assert " LOST " in one(inspection(1), status("lost", state="offline"))
 
 
+def test_what_the_broker_kept_is_shown_with_its_age():
+    assert "2026-11-20 " in one(status("stopped", state="offline"), width=120)
+    assert "connected at 2026-11-20 " in one(status("lost", state="offline"), width=120)
+    assert "2026" not in one(inspection(1), status())
+
+
 def test_several_stations_have_one_row_each():
     one_station, other = told(inspection(1), status()), told(inspection(1), inspection(3))
     one_station.name, other.name = "plant1/smt/line1/aoi1", "plant1/smt/line1/aoi2"
@@ -106,6 +112,11 @@ def test_a_plain_line_tells_the_whole_unit():
 def test_a_plain_line_tells_why_there_is_no_verdict():
     text = line("evt/inspection", inspection(7, verdict="error", error="camera_lost"))
     assert text.endswith("ERROR 27.0 ms camera lost")
+
+
+def test_a_plain_line_of_a_status_says_when_it_was_said():
+    assert line("status", status("stopped", state="offline")).startswith("aoi1: stopped: words (as of 2026-11-20 ")
+    assert "(connected at 2026-11-20 " in line("status", status("lost", state="offline"))
 
 
 def test_all_stations_and_wildcards_can_be_asked_for():

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from defectd.clock import NS_PER_S
-from defectd.inspection.events import FrameInfo, ModelRef, RolloutReport, TimingMs
+from defectd.inspection.events import FrameInfo, TimingMs
+from defectd.inspection.rollout_wire import ModelRef, RolloutReport
 from defectd.telemetry.sample import DeviceSample, Frequency, ThrottleSigns
 from defectd.web.metrics import Metrics
 from unit.watch.wire_events import MODEL, NOW, inspection

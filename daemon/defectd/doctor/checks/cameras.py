@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping
 
 from defectd.camera_plans import plan_cameras
+from defectd.camera_settings import CameraSettings
 from defectd.doctor.asking import Told, told_by
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
-from defectd.settings import CameraSettings
 
 _START_S = 20.0  # a process, OpenCV, and a camera that wakes up
 _PICTURE_S = 8.0
@@ -24,10 +24,11 @@ def check_cameras(patient: Patient) -> Iterator[Finding]:
         watch = f"defectd watch --config {patient.config}"
         yield skipped("cameras", f"{patient.busy}, and the cameras are its own; what they deliver: {watch}")
         return
-    for camera, plan in zip(patient.settings.camera, plan_cameras(patient.settings.camera, {})):
+    plans = plan_cameras(patient.settings.camera, {}, patient.settings.inspection.deadline_ms)
+    for camera, plan in zip(patient.settings.camera, plans):
         source = {
             **plan.source, "kind": plan.kind, "first_trigger": plan.first_trigger, "next_trigger": plan.next_trigger,
-            "origin_ns": 0,
+            "origin_ns": 0, "commanded": plan.commanded,
         }  # fmt: skip
         told = told_by("one_frame", {"camera": source, "seconds": _PICTURE_S}, _START_S + _PICTURE_S)
         yield camera_finding(camera, told)
@@ -71,4 +72,11 @@ def _remedy(camera: CameraSettings) -> str:
         if "://" in str(camera.source):
             return "see that the address, the login and the network are right: ffprobe shows the same"
         return "see that it is plugged in and that nobody else has it: sudo fuser -v /dev/video*; dmesg | tail"
-    return "correct camera.path"
+    return _REMEDIES.get(camera.kind, "correct camera.path")
+
+
+_REMEDIES = {
+    "rtsp": "see that the address, the login and the network are right: gst-discoverer-1.0 URL shows the same",
+    "csi": "is the sensor there: ls /dev/video*; then sudo systemctl restart nvargus-daemon",
+    "gstreamer": "try it by hand: gst-launch-1.0 with the same pipeline and ! fakesink",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generator, Iterator
 
-from defectd.committed import as_stored, lost_marker
+from defectd.committed import as_stored
 from defectd.doctor.patient import Patient
 from defectd.doctor.report import Finding, error, ok, skipped, warning
 from defectd.engine.choice import Candidate, Choice, candidates
@@ -31,10 +31,6 @@ def check_model(patient: Patient) -> Iterator[Finding]:
     if configured.bundle is None:
         yield ok("runtimes", "a single file has one; a bundle would have more (defectd model export)")
         return
-    if lost_marker(settings.state.directory).exists():
-        yield error("store", "its database was damaged and begun anew: which commands are old is forgotten, so no "
-                    "rollout is taken", f"see that nobody replays old commands, then delete "
-                    f"{lost_marker(settings.state.directory)}")  # fmt: skip
     served, choice = configured.bundle, None
     directory = store_directory(settings.state.directory)
     if not (directory / "models.db").exists():
@@ -144,8 +140,12 @@ def runtime_findings(found: list[Candidate], choice: Choice | None, wanted: str)
 
 
 def _chosen(choice: Choice) -> Finding:
+    reasons = "; ".join(choice.lines())
+    if choice.runtime is None and not choice.settled:
+        return warning("serving", f"torchscript; the choice of a runtime was interrupted: {reasons}",
+                       "it is tried again at the next start of the daemon; if it stays so, there is too little memory "
+                       "for trials beside the line (free -m)")  # fmt: skip
     if choice.runtime is None:
-        reasons = "; ".join(choice.lines())
         return warning("serving", f"no runtime could be proven to answer like the original: {reasons}",
                        "export the bundle again (defectd model export), and see what parity it has")  # fmt: skip
     best = next((one for one in choice.judgements if one.acceptable and one.runtime == choice.runtime), None)

@@ -33,6 +33,8 @@ def probe(request: Mapping[str, Any]) -> Mapping[str, Any]:
     opened_ns = monotonic_ns()
     try:
         arrival = None
+        if camera["commanded"]:
+            source.shoot()
         while arrival is None and monotonic_ns() - opened_ns < seconds * NS_PER_S:
             arrival = source.wait(camera["next_trigger"], _WAIT_S)
         if arrival is None:

@@ -1,0 +1,58 @@
+"""One unit between its trigger and its place in the outbox, and the looks that cameras had at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from defectd.camera.feed import CameraFeed, SlotLease
+from defectd.inspection.events import InspectionEvent, UnitIdSource
+from defectd.inspection.frame import Trigger
+from defectd.inspection.record import EngineAnswer
+from defectd.inspection.verdict import Judgement
+
+
+@dataclass(eq=False)
+class View:
+    """One look of one camera at a unit. `shot` counts from 1; `number` is of the camera's own triggers."""
+
+    unit: Unit
+    feed: CameraFeed
+    shot: int
+    number: int
+    lease: SlotLease | None = None
+    framed_ns: int = 0
+    judgement: Judgement | None = None
+    answer: EngineAnswer | None = None
+
+    @property
+    def name(self) -> str:
+        """The camera's, and which shot it is where there are several."""
+        return view_name(self.feed, self.shot)
+
+
+@dataclass(eq=False)
+class Unit:
+    """One unit. `trigger` is its birth; `number` in it counts the units of its line."""
+
+    trigger: Trigger
+    unit_id_source: UnitIdSource
+    decide_by_ns: int
+    position: str | None = None
+    views: list[View] = field(default_factory=list)
+    decided: bool = False
+    event: InspectionEvent | None = None
+    pictures_by_ns: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will be known about it."""
+        return self.decided and self.pictures_by_ns is None
+
+    def seen_by(self, feed: CameraFeed) -> int:
+        """How often that camera has looked, or was told to."""
+        return sum(view.feed is feed for view in self.views)
+
+
+def view_name(feed: CameraFeed, shot: int) -> str:
+    """`top`, or `top#2` for the second shot of a camera that takes several of each unit."""
+    return feed.name if feed.plan.shots == 1 else f"{feed.name}#{shot}"
