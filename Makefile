@@ -64,6 +64,9 @@ prove-rollout: setup mosquitto  ## good and bad candidates on a running line, an
 prove-telemetry: setup mosquitto  ## heat, clocks, latency: machines that are not here; needs prometheus and DEFECTD_JETSON_SIM
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_telemetry
 
+prove-cameras: setup mosquitto  ## GigE Vision, RTSP, several views, 1 to 8 cameras; needs Aravis and GStreamer (docs/cameras.md)
+	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_cameras
+
 types-tensorrt: setup  ## the TensorRT modules against the vendor's bindings (fetches them)
 	$(BIN)/python tests/tensorrt-stubs
 
@@ -144,4 +147,4 @@ package: setup  ## wheel and sdist in dist/
 clean:  ## remove what make made
 	rm -rf $(VENV) .venv-* dist .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup demo demo-scores test test-pythons test-deploy test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-sandbox prove-telemetry prove-deploy types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock
+.PHONY: prove-cameras help setup demo demo-scores test test-pythons test-deploy test-gpu fuzz prove prove-loop prove-grid prove-models prove-rollout prove-sandbox prove-telemetry prove-deploy types-tensorrt test-jetpack5 bench mosquitto lint types layers format docs package clean deploy status logs doctor rollback undeploy wheels lock

@@ -105,7 +105,8 @@ def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
         outbox.start()
         undo.callback(outbox.close, 1.0)
         positions = outbox.positions()
-        plans = plan_cameras(settings.camera, positions, settings.inspection.deadline_ms)
+        state = settings.state.directory
+        plans = plan_cameras(settings.camera, positions, settings.inspection.deadline_ms, state)
         outbox.set_positions(opening_positions(settings.camera, plans))
         feeds = [CameraFeed(plan, index, settings.log.level) for index, plan in enumerate(plans)]
         lines = plan_lines(settings.inspection, settings.camera, positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Mapping
 
 from defectd.camera.feed import CameraPlan
@@ -15,10 +16,13 @@ _OF_THE_DAEMON = {"name", "mode", "kind", "trigger", "interval_ms", "unit", "sho
 _POSITION_BITS = 62  # a position is a signed 64-bit integer
 
 
-def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int], deadline_ms: float) -> list[CameraPlan]:
+def plan_cameras(
+    cameras: list[CameraSettings], positions: Mapping[str, int], deadline_ms: float, state: Path | None = None
+) -> list[CameraPlan]:
     """Trigger numbers go on where they stopped. After a crash (no clean stop) with the same camera settings, a
     replay goes on with the picture that was next; else it begins with the first one. Of a tracked camera `seen` is
-    ahead of `trigger`: these frames were given numbers, and are told as lost."""
+    ahead of `trigger`: these frames were given numbers, and are told as lost. The empty view of a presence rule is
+    kept in the directory *state* unless its settings say where."""
     plans = []
     for camera in cameras:
         next_trigger = max(positions.get(f"{each}/{camera.name}", 0) for each in ("trigger", "seen")) + 1
@@ -27,6 +31,8 @@ def plan_cameras(cameras: list[CameraSettings], positions: Mapping[str, int], de
         source = {"name": camera.name, **camera.model_dump(mode="json", exclude=_OF_THE_DAEMON)}
         if source["frozen_after"] is None and camera.kind not in ("replay", "simulated"):
             source["frozen_after"] = 10
+        if camera.presence is not None and camera.presence.background is None and state is not None:
+            source["presence"]["background"] = str(state / f"presence-{camera.name}.npy")
         is_replay = camera.kind == "replay"
         plans.append(
             CameraPlan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Dict, List, Literal, Tuple, Union
 
@@ -22,7 +23,7 @@ class PresenceSettings(Section):
     settle_frames: int = Field(default=2, ge=0, description="so many alike in a row: then the picture is taken")
     absent_frames: int = Field(default=2, ge=1, description="so many empty ones before the next unit can come")
     stuck_s: float = Field(default=60.0, gt=0, description="there for longer is a fault")
-    background: Path | None = Field(default=None, description="a file for the empty view, kept over restarts")
+    background: Path | None = Field(default=None, description="file of the empty view; default: in the state directory")
 
 
 class HealthSettings(Section):
@@ -99,6 +100,9 @@ class CameraCommon(Section):
             raise ValueError('the table presence belongs to trigger = "presence": set both or neither')
         if self.mode == "free_run" and (self.trigger != "camera" or self.unit is not None or self.shots > 1):
             raise ValueError('mode = "free_run" has no units: it goes with neither trigger, unit nor shots')
+        timeout_s = getattr(self, "timeout_s", None)
+        if timeout_s is not None and timeout_s >= self.stall_s:
+            raise ValueError(f"timeout_s: got {timeout_s:g}, expected less than stall_s = {self.stall_s:g}")
         if self.track is not None and self.mode != "free_run":
             raise ValueError('the table track belongs to mode = "free_run"')
         return self
@@ -168,6 +172,24 @@ class AravisSettings(CameraCommon):
     def _one_name(self) -> AravisSettings:
         if sum(each is not None for each in (self.address, self.serial, self.user_name)) != 1:
             raise ValueError("expected one of address, serial and user_name")
+        if self.user_name is not None and self.interface is None:
+            raise ValueError("user_name without interface: name the network interface to look on")
+        return self
+
+    @field_validator("address")
+    @classmethod
+    def _is_numeric(cls, address: str | None) -> str | None:
+        if address is not None:
+            IPv4Address(address)
+        return address
+
+    @model_validator(mode="after")
+    def _somebody_fires(self) -> AravisSettings:
+        if self.trigger_source == "Software" and not self.commanded:
+            raise ValueError(
+                f'trigger_source = "Software" with trigger = "{self.trigger}": nobody would fire it; expected trigger = '
+                '"message" or "interval"'
+            )
         return self
 
 

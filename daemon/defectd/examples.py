@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Mapping
 
 from defectd.inspection import events, rollout_wire, telemetry_wire, web_wire
+from defectd.inspection.unit_command import UnitCommand
 
 _NOON = datetime(2026, 11, 20, 9, 18, 4, 120_000, timezone.utc)
 _EPOCH = "5b1c6a3e-4a0f-4a56-8b84-0a0c3f0a7f11"
@@ -280,5 +281,8 @@ EXAMPLES: Mapping[type[events.WireModel], events.WireModel] = {
         tracks_ended=2,
         tracks_open=1,
         flickers=1,
+    ),
+    UnitCommand: UnitCommand(
+        id="01JD3W6Z9Q4M8T", unit_id="SN-4711", sent_at=_NOON, position="fixture 2", recipe="pcb-top"
     ),
 }

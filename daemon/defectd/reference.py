@@ -12,12 +12,26 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from defectd.camera_settings import OpencvSettings, ReplaySettings, SimulatedSettings
+from defectd.camera_settings import (
+    AravisSettings,
+    CameraCommon,
+    CodeSettings,
+    CsiSettings,
+    GstreamerSettings,
+    HealthSettings,
+    OpencvSettings,
+    PresenceSettings,
+    ReplaySettings,
+    RtspSettings,
+    SimulatedSettings,
+    TrackSettings,
+)
 from defectd.examples import EXAMPLES
 from defectd.inspection.events import StoredEvent, WireModel
 from defectd.inspection.messages import ALL_MESSAGES
 from defectd.inspection.rollout_wire import ModelProgress, ModelReported
 from defectd.inspection.telemetry_wire import DeviceTelemetry
+from defectd.inspection.unit_command import UnitCommand
 from defectd.messaging.topics import ROOT
 from defectd.rollout_reference import rollout_document
 from defectd.rollout_settings import RolloutSettings, RolloutSource
@@ -41,9 +55,18 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[mqtt]", MqttSettings),
     ("[mqtt.tls]", TlsSettings),
     ("[model]", ModelSettings),
-    ('[[camera]] kind = "replay"', ReplaySettings),
-    ('[[camera]] kind = "simulated"', SimulatedSettings),
+    ("[[camera]]", CameraCommon),
+    ('[[camera]] kind = "aravis"', AravisSettings),
+    ('[[camera]] kind = "csi"', CsiSettings),
+    ('[[camera]] kind = "gstreamer"', GstreamerSettings),
     ('[[camera]] kind = "opencv"', OpencvSettings),
+    ('[[camera]] kind = "replay"', ReplaySettings),
+    ('[[camera]] kind = "rtsp"', RtspSettings),
+    ('[[camera]] kind = "simulated"', SimulatedSettings),
+    ("[camera.code]", CodeSettings),
+    ("[camera.health]", HealthSettings),
+    ("[camera.presence]", PresenceSettings),
+    ("[camera.track]", TrackSettings),
     ("[inspection]", InspectionSettings),
     ("[[inspection.defect]]", DefectSettings),
     ("[[inspection.region]]", RegionSettings),
@@ -76,6 +99,7 @@ not know: new ones appear without notice, and raise the minor number of `schema`
 | `evt/stretch` | 1 | no | all frames of such a camera since the last one, counted |
 | `tele/device` | 0 | no | every 5 s: heat, clocks, power, memory, and what the line felt of them |
 | `evt/rollout` | 1 | no | each step of a model rollout |
+| `cmd/unit` | 1 | no | to the station: a unit is here, or will come; see [cameras.md](cameras.md) |
 | `model/desired` | 1 | yes | to the station: a signed command; see [rollout.md](rollout.md) |
 | `model/reported` | 1 | yes | which models the station has, and where its rollout is |
 | `model/progress` | 1 | no | for a progress bar |
@@ -107,7 +131,7 @@ One TOML file; relative paths are relative to it. The environment wins: `DEFECTD
 """
 
 _TOPICS: dict[type[WireModel], str] = {
-    DeviceTelemetry: "tele/device", ModelReported: "model/reported", ModelProgress: "model/progress",
+    UnitCommand: "cmd/unit", DeviceTelemetry: "tele/device", ModelReported: "model/reported", ModelProgress: "model/progress",
 }  # fmt: skip
 _LIMITS = (
     ("minimum", "at least"),
@@ -144,6 +168,8 @@ def configuration_document() -> str:
         schema = table.model_json_schema()
         parts.append(f"\n## `{title}`\n\n{_summary(table)}\n\n| key | type | default | |\n|---|---|---|---|\n")
         for name, field in schema["properties"].items():
+            if name in CameraCommon.model_fields and issubclass(table, CameraCommon) and table is not CameraCommon:
+                continue
             default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
             limits = ", ".join(f"{words} {_short(field[key])}" for key, words in _LIMITS if key in field)
             text = "; ".join(part for part in (field.get("description", ""), limits) if part)

@@ -52,6 +52,10 @@ def test_a_station_finds_its_target(facts):
     assert target_of(facts) is named("cp310-aarch64")
 
 
+def test_pip_is_told_a_python_that_a_system_has():
+    assert named("cp39-x86_64").python_version == "3.9.2"  # 3.9 would be 3.9.0, which cryptography excludes
+
+
 def test_older_wheels_are_taken_too_but_no_newer_ones():
     platforms = Target((3, 8), "x86_64", 31).platforms
     assert platforms[0] == "manylinux_2_31_x86_64" and "manylinux2014_x86_64" in platforms

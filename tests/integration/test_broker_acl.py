@@ -184,7 +184,7 @@ def test_a_station_says_nothing_else(topic: str, ca: Path, broker: LineBroker):
 
 
 @pytest.mark.parametrize("topic", [*OWN, AOI1.model_desired, "defectd/v1/plant/hall/line/mes/cmd/x", "else"])
-def test_the_mes_writes_nothing(topic: str, ca: Path, broker: LineBroker):
+def test_the_mes_writes_nothing_else(topic: str, ca: Path, broker: LineBroker):
     with Party(broker, ca, "mes") as mes:
         assert mes.publish(topic) == NOT_AUTHORIZED
 
@@ -219,6 +219,12 @@ def test_a_command_waits_for_a_station_that_is_away(ca: Path, broker: LineBroker
         with Party(broker, ca, "aoi1").subscribe(AOI1.model_desired) as station:
             assert station.wait(lambda: station.messages == [(AOI1.model_desired, b"command")])
         technician.publish(AOI1.model_desired, b"", retain=True)
+
+
+def test_the_mes_says_which_unit_comes_and_the_station_hears_it(ca: Path, broker: LineBroker):
+    with Party(broker, ca, "aoi1").subscribe(AOI1.unit) as station, Party(broker, ca, "mes") as mes:
+        assert mes.publish(AOI1.unit, b"unit") == 0
+        assert station.wait(lambda: station.messages == [(AOI1.unit, b"unit")])
 
 
 @pytest.mark.parametrize("topics", ["defectd/v1/#", "$share/mes/defectd/v1/+/+/+/+/evt/#"])

@@ -87,10 +87,11 @@ class Station:
         return self.host.run(_ASK_STRAY).split()
 
     def holes(self) -> int:
-        """Numbers that are missing in the sequence of what the MES has."""
-        runs: dict[str, list[int]] = {}
-        for one in self.events():
-            runs.setdefault(one["epoch"], []).append(one["seq"])
+        """Numbers that are missing in the sequence of what the MES has; a station may have changed its name."""
+        runs: dict[str, list[int]] = {one["epoch"]: [] for one in self.events()}
+        for one in self._factory.network.events():
+            if one["epoch"] in runs:
+                runs[one["epoch"]].append(one["seq"])
         return sum(max(seqs) - min(seqs) + 1 - len(set(seqs)) for seqs in runs.values())
 
     def await_boot(self, before: str, within_s: float = 120) -> None:

@@ -116,15 +116,15 @@ class FactoryNetwork:
         """And put back."""
         _run("ip", "-n", self.name, "link", "set", port, "up")
 
-    def events(self, station: str, stream: str = "inspection") -> list[dict[str, Any]]:
-        """What the MES has of a station, without repetitions, in order of arrival."""
+    def events(self, station: str = "", stream: str = "inspection") -> list[dict[str, Any]]:
+        """What the MES has of a station or of all, without repetitions, in order of arrival."""
         found: dict[str, dict[str, Any]] = {}
         with self._read.open() as lines:
             for line in lines:
                 if not line.endswith("\n"):
                     break  # being written
                 topic, event = json.loads(line)
-                if topic.endswith(f"/{station}/evt/{stream}"):
+                if topic.endswith(f"{'/' if station else ''}{station}/evt/{stream}"):
                     found.setdefault(event["id"], event)
         return list(found.values())
 

@@ -50,7 +50,7 @@ def seen(number: int, *defects: Defect, at_s: float | None = None) -> Seen:
 
 @dataclass(frozen=True)
 class Web:
-    """*count* physical defects pass at *step_px* a frame, times what *pace* says of the frame."""
+    """*count* physical defects pass at *step_px* a frame, times what *pace* says of the frame. The time of a frame may be late."""
 
     step_px: float
     count: int = 40
@@ -59,6 +59,7 @@ class Web:
     drop: float = 0.0
     jitter_px: float = 1.0
     seed: int = 0
+    late_s: float = 0.0
     pace: Callable[[int], float] = lambda _: 1.0
 
     def pass_by(self) -> Iterator[tuple[Seen, list[int]]]:
@@ -80,4 +81,4 @@ class Web:
                 x, y, wide, tall = rng.normal((columns[index], low, width, high - low), self.jitter_px)
                 findings.append(defect((x, y, max(wide, 2.0), max(tall, 2.0)), confidence=rng.uniform(0.5, 1)))
                 truths.append(index)
-            yield seen(frame, *findings), truths
+            yield seen(frame, *findings, at_s=frame / HZ + rng.uniform(0, self.late_s)), truths

@@ -119,7 +119,7 @@ class AravisSource:
         pixel_format = FORMATS.get(number)
         if pixel_format is None:
             raise Undecodable(f"{self._plan.label}: pixel format 0x{number:08x}, expected one of {supported()}")
-        layout = ImageLayout(buffer.get_image_width(), buffer.get_image_height(), buffer.get_image_padding().x_padding)
+        layout = ImageLayout(buffer.get_image_width(), buffer.get_image_height(), _row_padding(buffer))
         target = allocate(layout.height_px, layout.width_px)
         write_bgr(self._data(buffer), pixel_format, layout, target)
         self._recycle()
@@ -206,6 +206,12 @@ def _let_go(parts: list[Any], is_there: bool, glib_error: Any) -> None:
             parts[0].stop_acquisition()
     while parts:
         parts.pop()
+
+
+def _row_padding(buffer: Any) -> int:
+    """In bytes. Aravis before 0.8.23, which Ubuntu 22.04 has, does not tell it."""
+    tell = getattr(buffer, "get_image_padding", None)
+    return 0 if tell is None else int(tell().x_padding)
 
 
 def _wall(captured_ns: int) -> datetime:

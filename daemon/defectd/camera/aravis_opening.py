@@ -114,6 +114,8 @@ def configure(bindings: Bindings, camera: Any, plan: AravisPlan) -> int:
 def _set_packets(camera: Any, plan: AravisPlan) -> None:
     if plan.packet_size is not None:
         camera.gv_set_packet_size(plan.packet_size)
+    else:
+        camera.gv_auto_packet_size()  # tries how long they may be, where the camera can
     if plan.packet_delay_us is not None:
         camera.gv_set_packet_delay(int(plan.packet_delay_us * 1000))
 

@@ -49,9 +49,9 @@ def why_no_aravis() -> str | None:
     if find_spec("gi") is None:
         return _NO_GI
     named = os.environ.get("GI_TYPELIB_PATH", "").split(os.pathsep)
-    places = [Path(each) for each in named if each] + [
-        place for prefix in ("/usr/lib", "/usr/local/lib") for place in Path(prefix).glob("**/girepository-1.0")
-    ]
+    places = [Path(each) for each in named if each]
+    for pattern in ("lib/girepository-1.0", "lib/*/girepository-1.0"):
+        places += [*Path("/usr").glob(pattern), *Path("/usr/local").glob(pattern)]
     return None if any((place / "Aravis-0.8.typelib").is_file() for place in places) else _NO_TYPELIB
 
 

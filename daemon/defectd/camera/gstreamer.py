@@ -19,7 +19,7 @@ from defectd.clock import NS_PER_S, monotonic_ns, utc_now
 from defectd.errors import CameraError, CameraLost
 from defectd.inspection.events import ErrorReason
 
-_OPEN_S = 5.0
+_OPEN_S = 3.0  # at most, for the worker is silent meanwhile
 _FIRST_PICTURE_S = 10.0  # a stream begins with its next key frame, which may be seconds away
 _LATE_FOR_NS = 3 * NS_PER_S
 _LISTEN_EVERY_S = 0.05
@@ -112,11 +112,12 @@ class GstreamerSource:
     def _judge(self, stamp: Stamp, lost: ErrorReason | None) -> int | None:
         """When the picture was taken, if it may be judged. If not, it is *lost*, late or torn, and noted as such."""
         late_ns = self._lateness.of(stamp.pts_ns, stamp.arrival_ns) if self._is_live else 0
-        captured_ns = stamp.arrival_ns - late_ns
+        exposed_ns = self._pipeline.exposed_ns(stamp) if self._is_live else None
+        captured_ns = stamp.arrival_ns - late_ns if exposed_ns is None else exposed_ns
         since_ns = self._lateness.late_since_ns
         if since_ns is not None and stamp.arrival_ns - since_ns > _LATE_FOR_NS:
             raise CameraLost(f"{self._camera}: its pictures are {late_ns / NS_PER_S:.1f} s late, and do not catch up")
-        if captured_ns < self._not_before_ns or (self._plan.steady and not self._lateness.settled):
+        if captured_ns < self._not_before_ns or (self._plan.own_clock and not self._lateness.settled):
             return None
         if lost is None and late_ns > MAX_LATE_NS:
             lost = "camera_overrun"
@@ -148,8 +149,11 @@ class GstreamerSource:
         self._lost.clear()
 
     def _arrival(self, number: int, captured_ns: int, lost: ErrorReason | None) -> Arrival:
-        ago = timedelta(seconds=(monotonic_ns() - captured_ns) / NS_PER_S)
-        return Arrival(f"{self._camera}-{number:08d}", captured_ns, utc_now() - ago, lost=lost)
+        """Who lost a picture is told why, even if its deadline would be over by now."""
+        now_ns = monotonic_ns()
+        captured_at = utc_now() - timedelta(seconds=(now_ns - captured_ns) / NS_PER_S)
+        unit_id = f"{self._camera}-{number:08d}"
+        return Arrival(unit_id, captured_ns if lost is None else now_ns, captured_at, lost=lost)
 
 
 def _convert(rows: Pixels, target: Pixels) -> None:

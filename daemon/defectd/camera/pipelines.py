@@ -69,8 +69,8 @@ class PipelinePlan:
     afterwards, those of `wishes` only where this release of GStreamer has them.
 
     `timeout_s`: no picture for so long means lost; None: never. `delay_ns`: a picture that was asked for may arrive
-    so much later than it was exposed, without anybody being able to tell. `steady`: it never pauses. `encoding` is
-    what an RTSP server calls the codec.
+    so much later than it was exposed, without anybody being able to tell. `own_clock`: it never pauses, and
+    its timestamps are of a clock that we do not know. `encoding` is what an RTSP server calls the codec.
     """
 
     text: str
@@ -78,7 +78,7 @@ class PipelinePlan:
     wishes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     timeout_s: float | None = None
     delay_ns: int = 0
-    steady: bool = True
+    own_clock: bool = True
     encoding: str | None = None
 
 
@@ -88,7 +88,7 @@ def plan_pipeline(camera: Mapping[str, Any], exists: Callable[[str], bool]) -> P
         return _csi(camera)
     if camera["kind"] == "rtsp":
         return _rtsp(camera, exists)
-    return PipelinePlan(f"{camera['pipeline']} ! {SINK}", timeout_s=camera["timeout_s"], steady=False)
+    return PipelinePlan(f"{camera['pipeline']} ! {SINK}", timeout_s=camera["timeout_s"], own_clock=False)
 
 
 def package_of(element: str) -> str:

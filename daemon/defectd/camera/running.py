@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Mapping
 
-from defectd.camera.appsink import NewestPicture
+from defectd.camera.appsink import NewestPicture, Stamp
 from defectd.camera.pipelines import BINDINGS, DEPAYLOADER, INSTEAD, PICTURES, STREAM, PipelinePlan, missing_element
+from defectd.clock import NS_PER_S
 from defectd.errors import CameraError, CameraLost
 from defectd.settings import without_password
 
 _LOOK_EVERY_S = 0.01
+_MAX_ON_THE_WAY_NS = 5 * NS_PER_S
 _REMEDY = (
     f"sudo apt-get install {BINDINGS}, and a virtual environment made with --system-site-packages by the same Python; "
     f"{INSTEAD}"
@@ -87,6 +89,7 @@ class RunningPipeline:
         except OSError as error:
             raise CameraError(f"{error}: sudo apt-get install libgstreamer-plugins-base1.0-0") from error
         try:
+            self._pipeline.use_clock(gst.SystemClock.obtain())  # CLOCK_MONOTONIC, as ours
             self._pipeline.set_state(gst.State.PLAYING)
             self._await_source(open_s)
         except BaseException:
@@ -97,7 +100,14 @@ class RunningPipeline:
         """True if its source keeps its own time, as a camera does and a file does not. Ask when pictures come."""
         latency = self._gst.Query.new_latency()
         sink = self._pipeline.get_by_name(PICTURES).get_static_pad("sink")  # it itself keeps no time at all
-        return self._plan.steady or (sink.peer_query(latency) and latency.parse_latency()[0])
+        return self._plan.own_clock or (sink.peer_query(latency) and latency.parse_latency()[0])
+
+    def exposed_ns(self, stamp: Stamp) -> int | None:
+        """When the source has taken the picture (CLOCK_MONOTONIC), if its time is ours and makes sense."""
+        if self._plan.own_clock or stamp.pts_ns is None:
+            return None
+        exposed_ns = int(self._pipeline.get_base_time()) + stamp.pts_ns
+        return exposed_ns if 0 <= stamp.arrival_ns - exposed_ns < _MAX_ON_THE_WAY_NS else None
 
     def listen(self) -> None:
         """Hear what the elements have said. Raises CameraLost with their words, Ended."""

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 0.5
 _IDLE_S = 0.1
 _FIRST_GRANT_S = 1.0
+_GOOD_AFTER_S = 5.0  # open for so long, and not lost: it waits for its trigger
 
 
 def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]) -> None:
@@ -44,7 +45,7 @@ def work(channel: Channel, configuration: dict[str, Any], rings: list[FrameRing]
             deliver()
         except CameraLost as error:
             camera.lost(error)
-            camera.open_until_it_works()
+            camera.open_again()
         except CameraError as error:
             raise Unusable(str(error)) from error
         except SourceEnded:
@@ -68,7 +69,15 @@ class CameraLoop:
         self._presence = None if presence is None else presence_rule(presence)
         self._backoff = Backoff(0.2, 10.0)
         self._source: Source | None = None
-        self._is_lost = False
+        self._is_lost = self._has_worked = False
+        self._opened_ns = 0
+
+    def open_again(self) -> None:
+        """At once if it had worked; one that opens and gives nothing is no better than one that does not open."""
+        if not self._has_worked:
+            self._wait_alive(self._backoff.next_s())
+        self._has_worked = False
+        self.open_until_it_works()
 
     def open_until_it_works(self) -> None:
         """Open the source, again and again with jittered back-off. Raises Unusable if it never can."""
@@ -81,9 +90,7 @@ class CameraLoop:
                 self._wait_alive(self._backoff.next_s())
             except CameraError as error:
                 raise Unusable(str(error)) from error
-        if self._is_lost:
-            self._is_lost = False
-            self._say("camera_lost", "end", "open again")
+        self._opened_ns = monotonic_ns()
 
     def await_first_grant(self) -> None:
         """The daemon answers READY with slots; a line that does not wait should not lose its first unit to that."""
@@ -108,17 +115,19 @@ class CameraLoop:
         self._take_grants(wait=False)
         if arrival is None:
             self._channel.send(Alive())
+            self._works(after_s=_GOOD_AFTER_S)
             return
+        self._works()
         number, self._next = self._next, self._next + 1
         self._channel.send(Triggered(number, arrival.captured_ns, arrival.captured_at, arrival.unit_id))
         self._deliver_picture(self._source, number, arrival)
-        self._backoff.reset()
 
     def obey(self) -> None:
         """Take the picture that the daemon asks for next, or say ALIVE if it asks for none."""
         assert self._source is not None
         if not self._asked:
             self._source.idle()
+            self._works(after_s=_GOOD_AFTER_S)
             self._hear(_IDLE_S)
         if not self._asked:
             self._channel.send(Alive())
@@ -130,16 +139,26 @@ class CameraLoop:
             self._channel.send(Missed(shot.number, NO_SLOT, "camera_lost", str(error)))
             raise
         if arrival is not None:
+            self._works()
             self._take_grants(wait=False)
             if self._camera["kind"] == "replay":
                 self._channel.send(Named(shot.number, arrival.unit_id))
             self._deliver_picture(self._source, shot.number, arrival)
-        self._backoff.reset()
 
     def idle_for_ever(self) -> None:
         """The source has ended; stay, so that the station stays READY."""
         while True:
             self._wait_alive(_PATIENCE_S)
+
+    def _works(self, after_s: float = 0.0) -> None:
+        """A unit came; or none, and the camera has been open for *after_s* without being lost."""
+        if self._has_worked or monotonic_ns() - self._opened_ns < after_s * NS_PER_S:
+            return
+        self._has_worked = True
+        self._backoff.reset()
+        if self._is_lost:
+            self._is_lost = False
+            self._say("camera_lost", "end", "it works again")
 
     def _shoot(self, source: Source, shot: Shoot) -> Arrival | None:
         """Its picture; None, and said so, if none comes in time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Sequence, Tuple
 
@@ -38,7 +39,7 @@ class WebMotion:
         if not boxes:
             return False
         corners = np.asarray(boxes[:_BOXES], np.float64)
-        centres, size_px = corners[:, :2] + corners[:, 2:] / 2, float(np.sqrt(np.median(corners[:, 2] * corners[:, 3])))
+        centres, size_px = _centres(corners), float(np.sqrt(np.median(corners[:, 2] * corners[:, 3])))
         before, self._before = self._before, (at_s, centres, size_px)
         if before is None or not 0.0 < at_s - before[0] <= _LONGEST_STEP_S:
             self._steps.clear()
@@ -76,3 +77,27 @@ class WebMotion:
         found = np.concatenate(agree)
         x, y = found.mean(axis=0) if len(found) else speed
         return float(x), float(y)
+
+
+def slip_px(places: Sequence[Box], boxes: Sequence[Box], speed: Speed, step_s: float) -> Speed:
+    """How far the web is from where its *speed* would have it, judged by things at *places* that are seen as *boxes*
+    now, both as they lie on the web. Times of arrival jitter, and so does a web; by *step_s* at most."""
+    pace = math.hypot(*speed)
+    if not places or not boxes or pace * step_s < _TOLERANCE_LEAST_PX:
+        return 0.0, 0.0
+    before, now = np.asarray(places, np.float64), np.asarray(boxes, np.float64)
+    moves = _centres(now)[None, :, :] - _centres(before)[:, None, :]
+    along = np.asarray(speed) / pace
+    ahead, aside = moves @ along, np.abs(moves @ np.array([-along[1], along[0]]))
+    tolerance_px = max(_TOLERANCE * float(np.sqrt(np.median(now[:, 2] * now[:, 3]))), _TOLERANCE_LEAST_PX)
+    possible = ahead[(aside <= tolerance_px) & (np.abs(ahead) <= pace * step_s)]
+    votes = (np.abs(possible[:, None] - possible[None, :]) <= tolerance_px).sum(axis=1)
+    if not len(votes) or votes.max() <= (np.abs(possible) <= tolerance_px).sum():
+        return 0.0, 0.0
+    best = min(possible[votes == votes.max()], key=abs)
+    slip = float(possible[np.abs(possible - best) <= tolerance_px].mean())
+    return slip * float(along[0]), slip * float(along[1])
+
+
+def _centres(boxes: Floats) -> Floats:
+    return boxes[:, :2] + boxes[:, 2:] / 2

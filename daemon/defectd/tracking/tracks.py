@@ -10,7 +10,7 @@ from typing import Callable, Sequence
 from defectd.clock import NS_PER_S
 from defectd.inspection.events import Defect, new_id
 from defectd.inspection.web_wire import Box
-from defectd.tracking.motion import Speed, WebMotion
+from defectd.tracking.motion import Speed, WebMotion, slip_px
 from defectd.tracking.tracker import Tracker
 
 _SAME_PLACE_IOU = 0.3
@@ -100,6 +100,7 @@ class Tracks:
         self._rules, self._make_tracker = rules, make_tracker
         self._tracker, self._motion = make_tracker(), WebMotion(rules.motion_px_per_s)
         self._open: dict[int, Track] = {}
+        self._places: dict[int, Box] = {}  # of the open ones, on the web
         self._offset_px = (0.0, 0.0)
         self._at_ns: int | None = None
 
@@ -123,12 +124,19 @@ class Tracks:
         self._offset_px, self._at_ns = (x + vx * step_s, y + vy * step_s), frame.captured_ns
         if moves_otherwise or max(map(abs, self._offset_px)) > _FARTHEST_PX:
             self._begin_anew(frame.captured_ns)
-        return self._note(frame, self._tracker.match([self._on_web(box) for box in boxes]))
+        slip = slip_px(list(self._places.values()), self._on_web(boxes), self._motion.px_per_s, step_s)
+        self._offset_px = self._offset_px[0] + slip[0], self._offset_px[1] + slip[1]
+        lying = self._on_web(boxes)
+        numbers = self._tracker.match(lying)
+        change = self._note(frame, numbers)
+        self._places.update(zip(numbers, lying))
+        self._places = {number: self._places[number] for number in self._open}
+        return change
 
     def forget(self) -> Change:
         """All tracks end here; the next frame begins with nothing."""
         born, others = tuple(self.born), len(self._open) - len(self.born)
-        self._open, self._tracker = {}, self._make_tracker()
+        self._open, self._places, self._tracker = {}, {}, self._make_tracker()
         return Change(ended=born, flickers=others)
 
     def _note(self, frame: Seen, numbers: Sequence[int]) -> Change:
@@ -164,7 +172,8 @@ class Tracks:
                 boxes.append(box)
             else:
                 earlier.went_on_as(track)
-        self._open = dict(zip(self._tracker.match(boxes), tracks))
+        numbers = self._tracker.match(boxes)
+        self._open, self._places = dict(zip(numbers, tracks)), dict(zip(numbers, boxes))
 
     def _by_now(self, sighting: Sighting, now_ns: int) -> Box:
         """Where what was seen must be."""
@@ -173,9 +182,9 @@ class Tracks:
         age_s = (now_ns - sighting.frame.captured_ns) / NS_PER_S
         return x + vx * age_s, y + vy * age_s, width, height
 
-    def _on_web(self, box: Box) -> Box:
-        x, y, width, height = box
-        return x - self._offset_px[0], y - self._offset_px[1], width, height
+    def _on_web(self, boxes: Sequence[Box]) -> list[Box]:
+        dx, dy = self._offset_px
+        return [(x - dx, y - dy, width, height) for x, y, width, height in boxes]
 
 
 def _is_one(earlier: Track, later: Track, box: Box, other: Box) -> bool:

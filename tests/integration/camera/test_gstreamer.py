@@ -254,6 +254,20 @@ def test_a_live_pipeline_that_ends_is_a_lost_camera():
         [eyes.next() for _ in range(6)]
 
 
+def test_a_users_camera_tells_when_its_pictures_were_exposed_and_a_command_gets_a_later_one():
+    camera = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=10/1"
+    with opened(user(f"{camera} ! queue ! identity sleep-time=70000")) as eyes:
+        eyes.next()
+        for _ in range(5):
+            eyes.source.idle()
+            time.sleep(0.13)
+            asked_ns = monotonic_ns()
+            eyes.source.shoot()
+            while (arrival := eyes.source.wait(1, 0.5)) is None:
+                pass
+            assert asked_ns <= arrival.captured_ns < monotonic_ns() - 60_000_000
+
+
 def test_waiting_for_a_trigger_is_no_fault():
     caps = "video/x-raw,format=BGR,width=8,height=8,framerate=0/1"
     with opened(user(f"appsrc is-live=true format=time caps={caps}")) as eyes:

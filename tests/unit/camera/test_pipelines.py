@@ -79,12 +79,17 @@ def test_a_decoder_that_is_missing_is_named_with_its_package():
 def test_what_a_user_wrote_gets_our_sink_and_waits_as_long_as_it_takes():
     found = plan(GstreamerSettings(name="top", kind="gstreamer", pipeline="v4l2src device=/dev/video0 ! jpegdec"))
     assert found.text == f"v4l2src device=/dev/video0 ! jpegdec ! {SINK}"
-    assert found.timeout_s is None and not found.steady
+    assert found.timeout_s is None and not found.own_clock
 
 
 def test_a_command_is_followed_by_the_time_that_a_picture_needs_to_arrive():
     assert rtsp(latency_ms=250).delay_ns == 250_000_000
     assert csi(rate_hz=40).delay_ns == 100_000_000
+
+
+def test_a_timeout_is_shorter_than_the_silence_that_costs_the_worker_its_life():
+    with pytest.raises(ValueError, match="timeout_s: got 5, expected less than stall_s = 5"):
+        RtspSettings(name="top", kind="rtsp", url=URL, timeout_s=5.0)
 
 
 def test_elements_of_the_jetson_are_not_looked_for_elsewhere():

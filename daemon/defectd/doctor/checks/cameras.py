@@ -76,6 +76,7 @@ def _remedy(camera: CameraSettings) -> str:
 
 
 _REMEDIES = {
+    "aravis": "which cameras answer: defectd cameras --interface NAME, or --usb; end what else has it open",
     "rtsp": "see that the address, the login and the network are right: gst-discoverer-1.0 URL shows the same",
     "csi": "is the sensor there: ls /dev/video*; then sudo systemctl restart nvargus-daemon",
     "gstreamer": "try it by hand: gst-launch-1.0 with the same pipeline and ! fakesink",

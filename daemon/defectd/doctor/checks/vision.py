@@ -28,7 +28,7 @@ def check_vision(patient: Patient) -> Iterator[Finding]:
     for camera in on_network:
         interface = camera.interface or interface_to(str(camera.address))
         if interface is None:
-            yield skipped(f"network of {camera.name}", f"no interface reaches {camera.address}")
+            yield skipped(f"MTU of {camera.name}", f"no interface reaches {camera.address}")
         else:
             mtu = _number(roots.sys / "class" / "net" / interface / "mtu")
             yield mtu_finding(camera.name, interface, mtu, camera.packet_size)
@@ -41,7 +41,7 @@ def check_vision(patient: Patient) -> Iterator[Finding]:
 
 def mtu_finding(camera: str, interface: str, mtu: int | None, packet_size: int | None) -> Finding:
     """Short packets cost a core at full speed. Pure."""
-    subject = f"network of {camera}"
+    subject = f"MTU of {camera}"
     if mtu is None:
         return skipped(subject, f"{interface}: the kernel does not tell its MTU")
     set_it = f"sudo ip link set {interface} mtu 9000, and for good in the connection's settings; switches must allow it"
