@@ -87,7 +87,7 @@ test-deploy: setup  ## playbooks, locks and the resolver for JetPack 5, 6 and 7;
 	  --extra-vars target=localhost playbooks/*.yml >/dev/null
 	$(BIN)/python -m pytest tests/deploy tests/integration/test_wheelhouse.py
 
-prove-deploy: setup mosquitto  ## make deploy on real hosts, struck in each phase (root, DEFECTD_SYSTEMD_HOST=); an hour
+prove-deploy: setup mosquitto  ## make deploy on real hosts, struck in each phase (root, DEFECTD_SYSTEMD_HOST=); 80 minutes
 	PYTHONPATH=daemon:tests $(BIN)/python -m acceptance.prove_deploy
 
 prove-loop: setup mosquitto  ## kill everything and count the units; bad input; agreement with Ultralytics

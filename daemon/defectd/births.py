@@ -43,7 +43,7 @@ class Births:
         return iter(self._next_ns.values())
 
     def attend(self, now_ns: int, open_for_units: bool) -> None:
-        """Begin what is due. Before the cameras are open an interval does not count, and a message's unit is refused."""
+        """Begin what is due. Before the cameras are open no interval begins, and a message's unit is refused."""
         while self._arrived:
             self._obey(self._arrived.popleft(), now_ns, open_for_units)
         for line in self._lines.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Dict, List, Literal, Tuple, Union
+from typing import Literal, Tuple, Union
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Annotated  # in typing from Python 3.9 on
@@ -47,7 +47,7 @@ class CodeSettings(Section):
     region: RegionPx | None = Field(
         default=None, description="where the code is; default: anywhere, which takes longer"
     )
-    formats: List[
+    formats: list[
         Literal[
             "Aztec", "Codabar", "Code39", "Code93", "Code128", "DataMatrix", "EAN8", "EAN13", "ITF", "MicroQRCode",
             "PDF417", "QRCode", "UPCA", "UPCE",
@@ -62,7 +62,7 @@ class TrackSettings(Section):
     confirm_frames: int = Field(default=2, ge=1, description="seen so often, it is born")
     lost_frames: int = Field(default=5, ge=1, description="not seen so often, it is ended")
     min_iou: Confidence = Field(default=0.2, description="overlap from which on it is the same one")
-    motion_px_per_s: Tuple[float, float] = Field(default=(0.0, 0.0), description="[x, y]: how the web moves, if known")
+    motion_px_per_s: tuple[float, float] = Field(default=(0.0, 0.0), description="[x, y]: how the web moves, if known")
     report_every_s: float = Field(default=5.0, ge=0.5, le=3600, description="frames are accounted for so often")
 
 
@@ -158,7 +158,7 @@ class AravisSettings(CameraCommon):
     user_name: str | None = None
     interface: str | None = Field(default=None, description="network interface to look on; of USB cameras: none")
     pixel_format: str | None = Field(default=None, description="GenICam's name, such as BayerRG8; default: as it is")
-    features: Dict[str, Union[bool, int, float, str]] = Field(
+    features: dict[str, bool | int | float | str] = Field(
         default={}, description="GenICam features, set in this order and read back"
     )
     trigger_source: str | None = Field(default=None, description="Software, Line0, …; default: the camera runs freely")
@@ -187,8 +187,8 @@ class AravisSettings(CameraCommon):
     def _somebody_fires(self) -> AravisSettings:
         if self.trigger_source == "Software" and not self.commanded:
             raise ValueError(
-                f'trigger_source = "Software" with trigger = "{self.trigger}": nobody would fire it; expected trigger = '
-                '"message" or "interval"'
+                f'trigger_source = "Software" with trigger = "{self.trigger}": nobody would fire it; expected '
+                'trigger = "message" or "interval"'
             )
         return self
 
@@ -248,12 +248,12 @@ CameraSettings = Annotated[
 ]  # fmt: skip
 
 
-def units_of(cameras: List[CameraSettings]) -> Dict[str, List[CameraSettings]]:
+def units_of(cameras: list[CameraSettings]) -> dict[str, list[CameraSettings]]:
     """Who sees what: the name of the units, which is the camera's own if it is alone, to its cameras.
 
     Raises ValueError if cameras of one unit do not agree on its trigger.
     """
-    units: Dict[str, List[CameraSettings]] = {}
+    units: dict[str, list[CameraSettings]] = {}
     names = {camera.name for camera in cameras}
     for camera in cameras:
         if camera.unit in names:

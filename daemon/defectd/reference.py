@@ -131,7 +131,8 @@ One TOML file; relative paths are relative to it. The environment wins: `DEFECTD
 """
 
 _TOPICS: dict[type[WireModel], str] = {
-    UnitCommand: "cmd/unit", DeviceTelemetry: "tele/device", ModelReported: "model/reported", ModelProgress: "model/progress",
+    DeviceTelemetry: "tele/device", ModelReported: "model/reported", ModelProgress: "model/progress",
+    UnitCommand: "cmd/unit",
 }  # fmt: skip
 _LIMITS = (
     ("minimum", "at least"),

@@ -6,6 +6,7 @@ order file says what to do; whoever finds one at boot does it to the end.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from pathlib import Path
@@ -118,6 +119,7 @@ def judge(places: Places) -> dict[str, Any]:
 
 
 def _try(places: Places, order: dict[str, Any]) -> str | None:
+    _read_ahead(places.release(order["to"]))
     stopped_s = time.time()
     try:
         _stop()
@@ -157,6 +159,15 @@ def _go_back(places: Places, order: dict[str, Any]) -> str | None:
     except (DeployError, OSError) as error:
         return str(error)
     return service.wait_ready(RESTORE_S, restarts_allowed=20)
+
+
+def _read_ahead(release: Path) -> None:
+    """A start reads a hundred megabytes: from memory then, and not from the disk while nobody inspects."""
+    for path in release.glob("lib/python*/site-packages/**/*"):
+        if path.suffix == ".pyc" or ".so" in path.suffixes:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                while file.read(1 << 20):
+                    pass
 
 
 def _stop() -> None:

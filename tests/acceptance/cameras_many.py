@@ -117,6 +117,6 @@ def _saturated(setting: Setting) -> str:
 
 
 MANY = (
-    Proof("many.line-speed", "1 to 8 cameras at 240 units a minute each: cost of a camera, fairness", _at_the_lines_speed),
+    Proof("many.line-speed", "1 to 8 cameras at 240 units a minute each: cost, fairness", _at_the_lines_speed),
     Proof("many.saturated", "1 to 8 cameras that are never short of units: the engine is shared evenly", _saturated),
 )

@@ -11,7 +11,7 @@ from typing import Any, Iterator
 from support.collector import Event, wall_time_s
 from support.proving import Proof, Setting, Short, Skipped
 from support.proving_ground import Ground, ground
-from support.rtsp import BITS, HEIGHT_PX, WIDTH_PX, Network, RtspCamera, age_s
+from support.rtsp import BITS, HEIGHT_PX, TICK_NS, WIDTH_PX, Network, RtspCamera, age_s
 from support.station import wait_until
 
 _TIMEOUT_S = 1.5
@@ -20,6 +20,7 @@ _STALE_S = _DEADLINE_MS / 1000  # a verdict about an older picture would have be
 _NOTICE_KILL_S, _RECOVER_S = 1.0, 15.0
 _NOTICE_FREEZE_S = _TIMEOUT_S + 1.0
 _BEFORE = 30
+_TICK_S = 2 * TICK_NS / 1e9  # what stands in a picture is as exact, and so are two clocks
 
 
 @dataclass
@@ -63,8 +64,8 @@ class _Stream:
 
 
 @contextlib.contextmanager
-def _stream(setting: Setting) -> Iterator[_Stream]:
-    """READY, and some pictures on."""
+def _stream(setting: Setting, **changes: Any) -> Iterator[_Stream]:
+    """READY, and some pictures on; *changes* are of the camera."""
     camera = RtspCamera()
     try:
         camera.start()
@@ -73,11 +74,11 @@ def _stream(setting: Setting) -> Iterator[_Stream]:
     network = Network(camera)
     settings: dict[str, Any] = {
         "name": "top", "kind": "rtsp", "url": network.url, "mode": "free_run", "timeout_s": _TIMEOUT_S,
-        "max_pixels": WIDTH_PX * HEIGHT_PX,
+        "max_pixels": WIDTH_PX * HEIGHT_PX, **changes,
     }  # fmt: skip
     try:
-        changes = {"camera": [settings], "inspection": {"deadline_ms": _DEADLINE_MS}}
-        with ground(setting.directory, 0, 25.0, changes) as here:
+        station = {"camera": [settings], "inspection": {"deadline_ms": _DEADLINE_MS}}
+        with ground(setting.directory, 0, 25.0, station) as here:
             here.await_units(_BEFORE)
             yield _Stream(here, camera, network)
     finally:
@@ -132,8 +133,26 @@ def _held_up(setting: Setting) -> str:
         return f"{dropped} frames dropped; {stream.report()}"
 
 
+def _commanded(setting: Setting) -> str:
+    """The station takes a picture every 300 ms, of a server that freezes: each was exposed after its command."""
+    with _stream(setting, mode="triggered", trigger="interval", interval_ms=300) as stream:
+        frozen_s = time.time()
+        stream.camera.signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        stream.camera.signal(signal.SIGCONT)
+        stream.here.struck_at_s = frozen_s
+        stream.here.await_good_units(20 if setting.quick else 60)
+        figure = stream.report()
+        ages_s = [_age_s(event, wall_time_s(event["started_at"])) for event in _good(stream.here)]
+        if max(ages_s) > _TICK_S:
+            raise Short(f"a picture was drawn {max(ages_s):.2f} s before its command; {figure}")
+        return f"drawn {-max(ages_s):.2f} to {-min(ages_s):.2f} s after the command; {figure}"
+
+
 def _within(noticed_s: list[float], notice_s: float, back_s: list[float], figure: str) -> str:
-    told = f"noticed after {_seconds(noticed_s)}, the next verdict {_seconds(back_s)} after it was there again; {figure}"
+    told = (
+        f"noticed after {_seconds(noticed_s)}, the next verdict {_seconds(back_s)} after it was there again; {figure}"
+    )
     if max(noticed_s) > notice_s or max(back_s) > _RECOVER_S:
         raise Short(f"{told}; expected {notice_s} s and {_RECOVER_S} s at most")
     return told
@@ -152,17 +171,21 @@ def _after(event: Event, wall_s: float) -> bool:
 
 
 def _age_at_verdict_s(event: Event) -> float:
-    """How long before its verdict the picture was drawn, by the time that stands in it."""
+    return _age_s(event, wall_time_s(event["ended_at"]))
+
+
+def _age_s(event: Event, wall_s: float) -> float:
+    """How long before *wall_s* the picture was drawn, by the time that stands in it."""
     said, block_px = 0, event["frame"]["width_px"] / BITS
     for defect in event["defects"]:
         x, _, width, _ = defect["bbox_px"]
         said |= 1 << int((x + width / 2) / block_px)
-    ago_s = time.time() - wall_time_s(event["ended_at"])
-    return age_s(said, time.monotonic_ns() - int(ago_s * 1e9))
+    return age_s(said, time.monotonic_ns() - int((time.time() - wall_s) * 1e9))
 
 
 RTSP = (
     Proof("rtsp.killed", "an RTSP server is killed and started again", _killed),
     Proof("rtsp.frozen", "an RTSP server stands still for longer than its timeout", _frozen),
     Proof("rtsp.held-up", "a stream that stood still delivers what it had saved up", _held_up),
+    Proof("rtsp.commanded", "pictures that the station asks for, of a stream", _commanded),
 )

@@ -45,7 +45,7 @@ def _two_views(setting: Setting) -> str:
 
 
 def _one_camera_killed(setting: Setting) -> str:
-    """One of two cameras is killed in the middle: every unit has one verdict on time; those that lack a view say which."""
+    """One of two cameras is killed: every unit has one verdict, on time; those that lack a view say which."""
     settings = _pair(setting, trigger="interval", interval_ms=_INTERVAL_MS)
     with ground(setting.directory, _units(setting), 10.0, settings) as here:
         here.cameras = 2

@@ -7,7 +7,7 @@ import re
 import time
 
 from support.controller import Run
-from support.factory import Station, deployed, factory, unix_s
+from support.factory import TARGET, Station, deployed, factory, unix_s
 from support.proving import Proof, Setting, Short
 
 _SHIP = (
@@ -44,7 +44,7 @@ def _first(setting: Setting) -> str:
     here = factory()
     if "orin01" in here.stations:
         here.remove("orin01")
-    here.wheels_for("cp311-x86_64")
+    here.wheels_for(TARGET)
     station = here.add("orin01", "10.77.0.11")
     would = deployed(here.controller.make("deploy", "orin01", CHECK="1")).table["orin01"]
     if station.host.run("ls -d /opt/defectd /etc/defectd /var/lib/defectd 2>/dev/null || true").strip():
@@ -55,7 +55,7 @@ def _first(setting: Setting) -> str:
     if not known:
         raise Short("the broker's log does not know the station by its certificate")
     return (
-        f"{shares(run)}; set-up of the laptop and wheels before: {here.fetch_s['cp311-x86_64']:.0f} s; CHECK=1: "
+        f"{shares(run)}; set-up of the laptop and wheels before: {here.fetch_s[TARGET]:.0f} s; CHECK=1: "
         f"{would[1]}: {would[4]}; table: {' | '.join(run.table['orin01'])}; next unit at the MES, by certificate, "
         f"{arrived_s:.1f} s later"
     )
@@ -87,6 +87,18 @@ def _status_line(setting: Setting) -> str:
     return f"systemctl: {line}; make status: {' | '.join(row)}"
 
 
+# A release that has not run for weeks is not in memory any more.
+_FORGET = """
+import os, pathlib
+size = 0
+for path in pathlib.Path("/opt/defectd/releases/{}").rglob("*"):
+    if path.is_file() and not path.is_symlink():
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+        size += path.stat().st_size
+print(size >> 20)
+"""
 # When the engine's worker was begun, and what the journal says of this start of the daemon; Unix seconds.
 _TIMES = """
 import json, os, pathlib, subprocess, time
@@ -203,8 +215,9 @@ def _crashes_later(setting: Setting) -> str:
 
 def _rollback(setting: Setting) -> str:
     here = factory()
-    here.on("0.2.0")
+    old = here.on("0.2.0")[0].release()
     station, _ = here.on("0.2.1")
+    dropped = station.host.run("python3 -", feed=_FORGET.replace("{}", old).encode()).strip()
     before_s = time.time()
     run = deployed(here.controller.make("rollback", "orin01"))
     station.inspects()
@@ -212,7 +225,7 @@ def _rollback(setting: Setting) -> str:
         raise Short(f"it runs {station.release()}")
     if station.holes():
         raise Short(f"{station.holes()} numbers are missing")
-    return f"{' | '.join(run.table['orin01'])}; {downtime(station, before_s)}"
+    return f"{dropped} MB of it dropped from memory; {' | '.join(run.table['orin01'])}; {downtime(station, before_s)}"
 
 
 def _reboot(setting: Setting) -> str:

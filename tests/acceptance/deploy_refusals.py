@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping
 
-from support.factory import Factory, Station, factory
+from support.factory import TARGET, Factory, Station, factory
 from support.proving import Proof, Setting, Short
 
 Broken = Callable[[Factory, Station], "contextlib.AbstractContextManager[None]"]
@@ -88,7 +88,7 @@ def _told(message: str, word: str) -> str:
 
 def _clean(here: Factory) -> Station:
     """orin02 as it came; it is booted anew if somebody has deployed there."""
-    here.wheels_for("cp311-x86_64")
+    here.wheels_for(TARGET)
     found = here.stations.get("orin02")
     if found is not None and not found.host.run("ls -d /opt/defectd 2>/dev/null || true").strip():
         return found

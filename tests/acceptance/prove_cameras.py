@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import sys
 
+from acceptance.cameras_gige import GIGE
 from acceptance.cameras_many import MANY
 from acceptance.cameras_units import UNITS
 from support.proving import main
 
-PROOFS = (*UNITS, *MANY)
+PROOFS = (*GIGE, *UNITS, *MANY)
 
 if __name__ == "__main__":
     logging.getLogger("paho").setLevel(logging.CRITICAL)  # it calls it an error that a sender has hung up

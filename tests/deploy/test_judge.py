@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from station import judge, service
@@ -110,6 +111,25 @@ def test_the_first_release_that_fails_leaves_none_running(station, monkeypatch):
     told = judge.judge(station)
     assert not told["restored"] and "no release before it" in told["not_restored"]
     assert station.current_release() is None and "disable defectd.service" in systemd.told
+
+
+def test_the_new_release_is_in_memory_before_the_old_one_stops(station, monkeypatch):
+    packages = station.release(NEW) / "lib/python3.10/site-packages/numpy"
+    packages.mkdir(parents=True)
+    (packages / "core.cpython-310-aarch64-linux-gnu.so").write_bytes(b"code")
+    (packages / "gone.so").symlink_to("nowhere")
+    (packages / "readme.txt").write_text("not read")
+    opened = []
+    real = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, *words, **more: opened.append(self.name) or real(self, *words, **more)
+    )
+    systemd = Systemd(station).install(monkeypatch)
+    monkeypatch.setattr(service, "tell", lambda *words, **_: systemd.told.append(" ".join([*words, *opened])))
+    _order(station)
+    judge.judge(station)
+    (stop,) = [told for told in systemd.told if told.startswith("stop")]
+    assert "core.cpython-310-aarch64-linux-gnu.so" in stop and "readme.txt" not in stop
 
 
 def test_whoever_finds_an_order_carries_it_out(station, monkeypatch):

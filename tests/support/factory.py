@@ -23,6 +23,7 @@ from support.proving import Short, Skipped
 from support.systemd_host import NO_HOST, SystemdHost, script
 
 MODEL = "daemon/defectd/demo/boards.torchscript"
+TARGET = f"cp311-{os.uname().machine}"
 PYTHON_OF = {"bookworm": (3, 11), "bullseye": (3, 9), "trixie": (3, 13)}
 _ASK_STRAY = (
     "ls -d /opt/defectd/releases/*.partial /opt/defectd/deploy/order.json /opt/defectd/deploy/word.json "
@@ -213,7 +214,7 @@ class Factory:
     def orin01(self) -> Station:
         """The station that most proofs share, deployed and inspecting."""
         if "orin01" not in self.stations:
-            self.wheels_for(f"cp311-{os.uname().machine}")
+            self.wheels_for(TARGET)
             self.add("orin01", "10.77.0.11")
         station = self.stations["orin01"]
         if not station.release():
@@ -229,7 +230,9 @@ class Factory:
 def deployed(run: Run) -> Run:
     """It must have gone well. Raises Short with what a person would read."""
     if run.code != 0:
-        raise Short(f"make ended with {run.code}; {run.log}:\n{run.message[-1500:]}")
+        kept = Path(tempfile.mkdtemp(prefix="prove-deploy-log-"), run.log.name)
+        shutil.copy(run.log, kept)
+        raise Short(f"make ended with {run.code}; {kept}:\n{run.message[-1500:]}")
     return run
 
 
@@ -262,5 +265,4 @@ def factory() -> Factory:
 
 def _down(made: Factory) -> None:
     made.down()
-    if not os.environ.get("DEFECTD_KEEP_FACTORY"):
-        shutil.rmtree(made.directory, ignore_errors=True)
+    shutil.rmtree(made.directory, ignore_errors=True)

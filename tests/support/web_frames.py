@@ -50,7 +50,8 @@ def seen(number: int, *defects: Defect, at_s: float | None = None) -> Seen:
 
 @dataclass(frozen=True)
 class Web:
-    """*count* physical defects pass at *step_px* a frame, times what *pace* says of the frame. The time of a frame may be late."""
+    """*count* physical defects pass at *step_px* a frame, times what *pace* says of the frame. The time of a frame is
+    up to *late_s* late."""
 
     step_px: float
     count: int = 40

@@ -7,7 +7,19 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "daemon"
-BLOCKED = ("torch", "torchvision", "tensorrt", "cv2", "ultralytics", "rich", "jtop", "systemd", "zxingcpp", "gi")
+BLOCKED = (
+    "torch",
+    "torchvision",
+    "tensorrt",
+    "cv2",
+    "ultralytics",
+    "rich",
+    "jtop",
+    "systemd",
+    "zxingcpp",
+    "gi",
+    "similari",
+)
 WRAPPERS = (
     "defectd.bench",
     "defectd.camera.aravis",

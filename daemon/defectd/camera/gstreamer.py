@@ -45,6 +45,7 @@ class GstreamerSource:
         self._lost: deque[tuple[int, ErrorReason]] = deque(maxlen=MAX_STAMPS)
         self._next: tuple[int, Picture] | None = None
         self._announced: Picture | None = None
+        self._commanded = False
         self._not_before_ns = 0
         self._heard_s = time.monotonic()
         self._silence_s = None if self._plan.timeout_s is None else max(_FIRST_PICTURE_S, self._plan.timeout_s)
@@ -67,7 +68,8 @@ class GstreamerSource:
         return self._arrival(number, captured_ns, None)
 
     def shoot(self) -> None:
-        """See Source. What was exposed before is no unit."""
+        """See Source. Of what comes on command only the picture counts: what passes meanwhile is no unit."""
+        self._commanded = True
         self.idle()
         self._not_before_ns = monotonic_ns() + self._plan.delay_ns
 
@@ -98,6 +100,7 @@ class GstreamerSource:
         if picture is None:
             self._listen()
             return
+        self._pipeline.hear()
         self._heard_s, self._silence_s = time.monotonic(), self._plan.timeout_s
         if self._is_live is None:
             self._is_live = self._pipeline.is_live()
@@ -125,7 +128,8 @@ class GstreamerSource:
             lost = "frame_incomplete"
         if lost is None:
             return captured_ns
-        self._lost.append((captured_ns, lost))
+        if not self._commanded:
+            self._lost.append((captured_ns, lost))
         return None
 
     def _listen(self) -> None:

@@ -62,7 +62,7 @@ def make_pipeline(gst: Any, plan: PipelinePlan) -> Any:
         pipeline = gst.parse_launch_full(plan.text, None, gst.ParseFlags.FATAL_ERRORS)
     except glib_error as error:
         if error.matches(gst.parse_error_quark(), gst.ParseError.NO_SUCH_ELEMENT):
-            raise CameraError(missing_element(error.message.rpartition(" ")[2].strip('"“”'))) from error
+            raise CameraError(missing_element(error.message.rpartition(" ")[2].strip('"“”„»«'))) from error
         text = without_password(f"{error.message}, in: {plan.text}")
         raise CameraError(f"GStreamer does not understand the pipeline: {text}") from error
     for name, properties in plan.properties.items():
@@ -80,6 +80,7 @@ class RunningPipeline:
         """Start it, and wait until its source delivers or is known to be there. Raises CameraLost, CameraError."""
         self._gst, self._plan = gst, plan
         self._offered: list[str] = []
+        self._end: Exception | None = None
         self._pipeline = make_pipeline(gst, plan)
         if plan.encoding is not None:
             self._pipeline.get_by_name(STREAM).connect("select-stream", self._selects)
@@ -109,18 +110,25 @@ class RunningPipeline:
         exposed_ns = int(self._pipeline.get_base_time()) + stamp.pts_ns
         return exposed_ns if 0 <= stamp.arrival_ns - exposed_ns < _MAX_ON_THE_WAY_NS else None
 
-    def listen(self) -> None:
-        """Hear what the elements have said. Raises CameraLost with their words, Ended."""
+    def hear(self) -> None:
+        """Take note of what the elements say: only its end matters, and all of it would pile up."""
         types = self._gst.MessageType
-        message = self._bus.pop_filtered(types.ERROR | types.EOS)  # drops all others, which would pile up
-        if message is None:
+        message = self._bus.pop_filtered(types.ERROR | types.EOS)
+        if message is None or self._end is not None:
             return
         if message.type == types.EOS:
-            raise Ended
+            self._end = Ended()
+            return
         error, debug = message.parse_error()
         detail = (debug or "").strip().rpartition("\n")[2]
         words = f"{message.src.get_name()}: {error.message}{f' ({detail})' if detail else ''}"
-        raise CameraLost(without_password(words))
+        self._end = CameraLost(without_password(words))
+
+    def listen(self) -> None:
+        """No more pictures are there to take. Raises CameraLost with the elements' words, Ended."""
+        self.hear()
+        if self._end is not None:
+            raise self._end
 
     def close(self) -> None:
         """Stop it. May be called twice."""

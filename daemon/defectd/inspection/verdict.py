@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence, Tuple
+from typing import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
     return Judgement("failed" if defects else "passed", needs_review, tuple(defects))
 
 
-def combine(views: Sequence[Tuple[str, Judgement]]) -> Judgement:
+def combine(views: Sequence[tuple[str, Judgement]]) -> Judgement:
     """What several looks at one unit, by name, say together: an `error` if one of them says nothing, and which;
     `failed` if one has found something. The defects that were seen are told in any case."""
     defects = [defect.model_copy(update={"camera": name}) for name, seen in views for defect in seen.defects]

@@ -53,9 +53,8 @@ class WebLine:
         frame = Seen(event.frame.trigger, captured_ns, event.started_at, tuple(event.defects))
         try:
             change = self._tracks.see(frame)
-        except TrackerFailed as error:
+        except TrackerFailed:
             log.exception("%s: the tracker failed; a new one begins with nothing", self._camera)
-            del error
             self._changes[event.id] = [(self._tracks.forget(), "tracker_failed")]
             return False
         self._changes[event.id] = [(change, "gone")]

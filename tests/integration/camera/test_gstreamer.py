@@ -216,6 +216,14 @@ def test_a_command_gets_a_picture_that_was_exposed_after_it():
     assert eyes.lost == []
 
 
+def test_a_command_gets_the_newest_picture_even_if_others_passed_meanwhile():
+    with serving() as camera, opened(rtsp(camera)) as eyes:
+        eyes.next()
+        eyes.source.shoot()
+        time.sleep(0.5)
+        assert eyes.read() and eyes.ages_s[-1] < 0.1 and eyes.lost == []
+
+
 def test_a_stream_in_another_codec_says_which():
     with serving("mjpeg") as camera, pytest.raises(CameraError, match="offers video in JPEG, expected H264"):
         GstreamerSource(rtsp(camera))

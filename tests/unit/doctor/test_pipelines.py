@@ -17,7 +17,9 @@ def test_a_gstreamer_that_knows_all_elements_is_fit():
 
 
 def test_the_camera_whose_element_is_missing_is_named_and_the_others_are_fit():
-    told = Told({"version": "1.20.3", "troubles": {"top": "GStreamer has no element h264parse: sudo apt-get install x"}})
+    told = Told(
+        {"version": "1.20.3", "troubles": {"top": "GStreamer has no element h264parse: sudo apt-get install x"}}
+    )
     bad, fit = gstreamer_findings(["top", "side"], told)
     assert bad.level is Level.ERROR and bad.subject == "pipeline of top" and "apt-get" in bad.found
     assert fit.level is Level.OK and "top" not in fit.found
