@@ -106,7 +106,8 @@ class GstreamerSource:
             self._is_live = self._pipeline.is_live()
         for stamp in passed:
             self._judge(stamp, "camera_overrun")
-        captured_ns = self._judge(picture.stamp, None)
+        waited_ns = monotonic_ns() - picture.stamp.arrival_ns if self._plan.own_clock else 0
+        captured_ns = self._judge(picture.stamp, "camera_overrun" if waited_ns > MAX_LATE_NS else None)
         if captured_ns is None:
             picture.release()
         else:

@@ -132,8 +132,8 @@ class RunningPipeline:
 
     def close(self) -> None:
         """Stop it. May be called twice."""
-        self.pictures.close()
         self._pipeline.set_state(self._gst.State.NULL)
+        self.pictures.close()  # nothing comes any more
 
     def _selects(self, _stream: Any, _number: int, caps: Any) -> bool:
         """Called for each stream of the server, in a thread of GStreamer's: sound is not fetched at all."""

@@ -64,7 +64,9 @@ class StretchEvent(StoredEvent):
     frames: int = Field(description="to_trigger - from_trigger + 1")
     inspected: int
     dropped: int = Field(description="Given up for a newer frame")
-    lost: int = Field(description="Frames before a crash of the daemon: nobody knows their verdicts any more")
+    lost: int = Field(
+        description="Frames before a crash of the daemon, but for its last second: their verdicts are unknown"
+    )
     verdicts: dict[Literal["passed", "failed", "error", "aborted"], int]
     errors: dict[str, int] = Field(description="Frames with the verdict `error`, by reason")
     needs_review: int

@@ -19,6 +19,7 @@ _BOXES = 8  # of a frame that vote, so that a frame full of findings costs no mo
 _VOTES = 3  # at least, for another speed
 _SUPPORT = 0.5  # of the steps that were possible: as long as so many agree, the speed is right
 _LONGEST_STEP_S = 2.0
+_LATEST_S = 0.5  # no time of arrival is later than that; after a longer gap a thing there is another one
 _TOLERANCE = 0.3  # of the size of a box
 _TOLERANCE_LEAST_PX = 3.0
 
@@ -82,15 +83,16 @@ class WebMotion:
 def slip_px(places: Sequence[Box], boxes: Sequence[Box], speed: Speed, step_s: float) -> Speed:
     """How far the web is from where its *speed* would have it, judged by things at *places* that are seen as *boxes*
     now, both as they lie on the web. Times of arrival jitter, and so does a web; by *step_s* at most."""
+    late_s = min(step_s, _LATEST_S)
     pace = math.hypot(*speed)
-    if not places or not boxes or pace * step_s < _TOLERANCE_LEAST_PX:
+    if not places or not boxes or pace * late_s < _TOLERANCE_LEAST_PX:
         return 0.0, 0.0
     before, now = np.asarray(places, np.float64), np.asarray(boxes, np.float64)
     moves = _centres(now)[None, :, :] - _centres(before)[:, None, :]
     along = np.asarray(speed) / pace
     ahead, aside = moves @ along, np.abs(moves @ np.array([-along[1], along[0]]))
     tolerance_px = max(_TOLERANCE * float(np.sqrt(np.median(now[:, 2] * now[:, 3]))), _TOLERANCE_LEAST_PX)
-    possible = ahead[(aside <= tolerance_px) & (np.abs(ahead) <= pace * step_s)]
+    possible = ahead[(aside <= tolerance_px) & (np.abs(ahead) <= pace * late_s)]
     votes = (np.abs(possible[:, None] - possible[None, :]) <= tolerance_px).sum(axis=1)
     if not len(votes) or votes.max() <= (np.abs(possible) <= tolerance_px).sum():
         return 0.0, 0.0

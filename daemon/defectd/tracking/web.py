@@ -29,8 +29,9 @@ class WebLine:
     """One tracked camera. Each frame comes twice: to `see` when it is judged, to `take` when its pictures are on disk;
     both in the order of triggers. One thread.
 
-    A stretch commits `trigger/{camera}`: up to here all is told. `seen/{camera}` goes ahead of it, so that no trigger
-    number is given twice after a crash; the frames between the two are told as lost.
+    A stretch commits `trigger/{camera}`: up to here all is told. `seen/{camera}` goes ahead of it, each second and with
+    each birth, so that no number that an event has named is given twice after a crash; the frames between the two are
+    told as lost. A commit for each frame would wear out the disk.
     """
 
     def __init__(

@@ -194,6 +194,19 @@ def test_nothing_that_the_network_had_kept_is_judged(pause_s):
     assert max(eyes.ages_s) < 0.5 and len(eyes.lost) >= (pause_s - 0.5) * 25
 
 
+def test_a_picture_that_waited_for_a_worker_that_stood_still_is_not_judged():
+    with through_a_network() as (network, eyes):
+        eyes.next()
+        time.sleep(0.06)  # the next one is there, and nobody takes it
+        network.hold()
+        time.sleep(1.0)
+        assert eyes.source.wait(eyes.number + 1, 0.1).lost == "camera_overrun"
+        eyes.number += 1
+        network.let_go()
+        eyes.read()
+    assert eyes.ages_s[0] < 0.5
+
+
 def test_a_stream_that_stays_late_is_opened_anew():
     with through_a_network() as (network, eyes):
         [eyes.read() for _ in range(20)]
