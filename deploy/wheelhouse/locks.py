@@ -16,7 +16,12 @@ from wheelhouse.targets import Target, WheelError
 
 DEPLOY = Path(__file__).resolve().parents[1]
 CHECKOUT = DEPLOY.parent
-EXTRAS = ("camera",)
+EXTRAS = {
+    "camera": "",
+    "track": "python_version < '3.13'",
+    "codes": "python_version >= '3.10' or platform_machine == 'x86_64'",
+}
+"""What stations get, and where there are wheels of it."""
 LOCK_S = 600.0
 # What has no wheel on the index. A pure one is built here; what needs a compiler must come with the system.
 SDIST_ONLY: Sequence[str] = ()
@@ -49,7 +54,8 @@ def constraints_path(target: Target) -> Path | None:
 def requirements(pyproject: Path = CHECKOUT / "pyproject.toml") -> list[str]:
     """What defectd needs on a station, and pip, which is not there without Debian's python3-venv."""
     project = tomllib.loads(pyproject.read_text())["project"]
-    extras = [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
+    optional = project["optional-dependencies"]
+    extras = [f"{one}; {where}" if where else one for extra, where in EXTRAS.items() for one in optional[extra]]
     return [*project["dependencies"], *extras, "pip"]
 
 

@@ -18,7 +18,10 @@ from wheelhouse.targets import WheelError
 ETC = "/etc/defectd"
 CHECK_S = 300.0
 # What only the station can tell: its kind of device, its folders. Its own doctor looks at these before the switch.
-_THERE = (": compatible: it is for ", " does not exist; expected a folder of pictures", "possible here:")
+_THERE = (
+    ": compatible: it is for ", " does not exist; expected a folder of pictures", "possible here:", "].code: ",
+    "].track: ", ': kind = "aravis" needs ', "bindings are missing: ", "description for Python is missing: ",
+)  # fmt: skip
 
 
 def rehearse(toml: Path, files: Mapping[str, str]) -> dict[str, Any]:

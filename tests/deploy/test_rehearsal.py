@@ -55,3 +55,18 @@ def test_what_only_the_station_can_tell_is_left_to_its_doctor(tmp_path, table):
     table["camera"] = [{"name": "top", "kind": "replay", "path": "/data/pictures"}]
     told = rehearse(_write(tmp_path, table), FILES)
     assert len(told["later"]) == 1 and "/data/pictures does not exist" in told["later"][0]
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        {"kind": "aravis", "address": "192.168.10.5"},
+        {"kind": "rtsp", "url": "rtsp://192.168.10.7/stream1"},
+        {"kind": "simulated", "code": {}},
+        {"kind": "simulated", "mode": "free_run", "track": {}},
+    ],
+)
+def test_what_only_the_station_has_installed_is_no_mistake_here(tmp_path, table, camera):
+    table["camera"] = [{"name": "top", **camera}]
+    told = rehearse(_write(tmp_path, table), FILES)
+    assert all("camera[1]" in line for line in told["later"])

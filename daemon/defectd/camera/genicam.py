@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from defectd.camera.typelibs import has_bindings, has_typelib
 from defectd.errors import CameraError
 
 _NO_GI = (
@@ -46,13 +44,9 @@ def load_aravis() -> Bindings:
 
 def why_no_aravis() -> str | None:
     """The package that is missing, without loading any of it into this process; None if all is there."""
-    if find_spec("gi") is None:
+    if not has_bindings():
         return _NO_GI
-    named = os.environ.get("GI_TYPELIB_PATH", "").split(os.pathsep)
-    places = [Path(each) for each in named if each]
-    for pattern in ("lib/girepository-1.0", "lib/*/girepository-1.0"):
-        places += [*Path("/usr").glob(pattern), *Path("/usr/local").glob(pattern)]
-    return None if any((place / "Aravis-0.8.typelib").is_file() for place in places) else _NO_TYPELIB
+    return None if has_typelib("Aravis-0.8") else _NO_TYPELIB
 
 
 def usb_cameras() -> list[tuple[str, str, str]]:

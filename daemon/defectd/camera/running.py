@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Mapping
 
 from defectd.camera.appsink import NewestPicture, Stamp
 from defectd.camera.pipelines import BINDINGS, DEPAYLOADER, INSTEAD, PICTURES, STREAM, PipelinePlan, missing_element
+from defectd.camera.typelibs import has_bindings, has_typelib
 from defectd.clock import NS_PER_S
 from defectd.errors import CameraError, CameraLost
 from defectd.settings import without_password
@@ -29,14 +27,11 @@ class Ended(Exception):
 
 def why_no_gstreamer() -> str | None:
     """The package that is missing, without loading any of it into this process; None if the bindings are there."""
-    if find_spec("gi") is None:
+    if not has_bindings():
         return f"GStreamer's Python bindings are missing: {_REMEDY}"
-    named = os.environ.get("GI_TYPELIB_PATH", "").split(os.pathsep)
-    places = [Path(each) for each in named if each]
-    places += [place for prefix in ("/usr/lib", "/usr/local/lib") for place in Path(prefix).glob("**/girepository-1.0")]
-    if any((place / "Gst-1.0.typelib").is_file() for place in places):
-        return None
-    return "GStreamer's description for Python is missing: sudo apt-get install gir1.2-gstreamer-1.0"
+    if not has_typelib("Gst-1.0"):
+        return "GStreamer's description for Python is missing: sudo apt-get install gir1.2-gstreamer-1.0"
+    return None
 
 
 def load_gstreamer() -> Any:
