@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from defectd.camera import genicam
+from defectd.camera import genicam, typelibs
 from defectd.errors import CameraError
 
 
@@ -17,9 +17,9 @@ def test_a_missing_pygobject_is_told_with_its_packages(monkeypatch):
 
 
 def test_whether_it_is_missing_is_known_without_loading_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(genicam, "find_spec", lambda name: None)
+    monkeypatch.setattr(typelibs, "find_spec", lambda name: None)
     assert "python3-gi" in str(genicam.why_no_aravis())
-    monkeypatch.setattr(genicam, "find_spec", lambda name: object())
+    monkeypatch.setattr(typelibs, "find_spec", lambda name: object())
     (tmp_path / "Aravis-0.8.typelib").touch()
     monkeypatch.setenv("GI_TYPELIB_PATH", str(tmp_path))
     assert genicam.why_no_aravis() is None
