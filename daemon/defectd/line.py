@@ -16,14 +16,14 @@ from defectd.announced import Announced
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.clock import NS_PER_MS, monotonic_ns, utc_now
 from defectd.evidence.keeper import EvidenceKeeper
-from defectd.inspection.events import Conditions, Image, InspectionEvent, Model, UnitIdSource
+from defectd.inspection.events import Conditions, InspectionEvent, Model, UnitIdSource
 from defectd.inspection.frame import Trigger
-from defectd.inspection.record import EngineAnswer, Look, StationIdentity, record
+from defectd.inspection.record import EngineAnswer, StationIdentity, record
 from defectd.inspection.verdict import Judgement, combine, refuse
+from defectd.keeping import Keeping
 from defectd.unit import Unit, View, view_name
 from defectd.workers.protocol import Framed, Missed, Named, Triggered
 
-_PICTURES_TAKE_NS = 1000 * NS_PER_MS  # at most, for their hashes; a 12 MP frame takes a third of a second
 _LATENCIES_KEPT = 1000
 
 
@@ -83,8 +83,9 @@ class Line:
         self.plan, self.feeds = plan, list(feeds)
         self.announced = Announced()
         self.ended = False
-        self._conditions, self._sheds, self._keeps = conditions, sheds, keeps
-        self._station, self._keeper, self._serving = station, keeper, serving
+        self.keeping = Keeping(keeper, tally.counts, sheds)
+        self._conditions, self._keeps = conditions, keeps
+        self._station, self._serving = station, serving
         self._store, self._tally = store, tally
         deadline_ns = int(plan.deadline_ms * NS_PER_MS)
         self._decide_after_ns = deadline_ns - min(10 * NS_PER_MS, deadline_ns // 25)  # the verdict is in time, too
@@ -96,7 +97,6 @@ class Line:
         self._units: OrderedDict[int, Unit] = OrderedDict()
         self._views: dict[tuple[int, int], View] = {}
         self._waiting: deque[View] = deque()
-        self._for_pictures: dict[str, tuple[Unit, View]] = {}
         self._dropped = 0
         self._last_dropped: Unit | None = None
 
@@ -256,7 +256,7 @@ class Line:
         event = record(
             self._station,
             unit.trigger,
-            [_look(view) for view in unit.views],
+            [view.look for view in unit.views],
             judgement,
             self._serving(),
             is_single=self._is_single,
@@ -269,12 +269,9 @@ class Line:
         unit.decided, unit.event = True, event
         self._tally.counts[judgement.verdict] += 1
         self._tally.latencies_ms.append(event.timing_ms.capture_to_verdict)
-        keeps = self._keeps(event, unit.trigger.captured_ns)
+        self.keeping.keep(unit, event, now_ns, is_evidence=self._keeps(event, unit.trigger.captured_ns))
         for view in unit.views:
             if view.lease is not None:
-                if keeps and self._keep_pictures(event, view, view.lease):
-                    unit.pictures_by_ns = now_ns + _PICTURES_TAKE_NS
-                self._collect(event, view, view.lease)
                 view.lease.release()
 
     def undecided(self) -> Iterator[Unit]:
@@ -287,7 +284,7 @@ class Line:
             if now_ns < unit.decide_by_ns:
                 continue
             for view in unit.views:
-                view.judgement = view.judgement or _too_late(view, engine_ready)
+                view.judgement = view.judgement or view.too_late(engine_ready)
             self.decide(unit, self._combined(unit))
 
     def _combined(self, unit: Unit) -> Judgement:
@@ -303,24 +300,6 @@ class Line:
         )
 
     # -- to the outbox ---------------------------------------------------------------------------------------
-
-    def pictures(self, job_id: str, images: Sequence[Image]) -> None:
-        """The pictures of one view are on disk, or will not be. Ignored if the event has gone without them."""
-        unit, view = self._for_pictures.pop(job_id, (None, None))
-        if unit is None or view is None:
-            return
-        assert unit.event is not None
-        taken = images if self._is_single else [image.model_copy(update={"camera": view.name}) for image in images]
-        unit.event = unit.event.model_copy(update={"images": [*unit.event.images, *taken]})
-        if not any(other is unit for other, _ in self._for_pictures.values()):
-            unit.pictures_by_ns = None
-        self._tally.counts["evidence" if images else "evidence_missed"] += 1
-
-    def give_up_pictures(self, now_ns: int) -> None:
-        """Events do not wait for ever."""
-        for job_id, (unit, _) in list(self._for_pictures.items()):
-            if unit.pictures_by_ns is not None and now_ns >= unit.pictures_by_ns:
-                self.pictures(job_id, ())
 
     def store_finished(self) -> None:
         """Hand on what is finished, up to the first unit that is not. Dropped frames are told by the next event."""
@@ -357,8 +336,7 @@ class Line:
         """The end: whatever is undecided gets *judgement*, and no event waits for its pictures."""
         for unit in self.undecided():
             self.decide(unit, judgement)
-        for job_id in list(self._for_pictures):
-            self.pictures(job_id, ())
+        self.keeping.give_up()
         self.tell_drops()
 
     @property
@@ -387,37 +365,3 @@ class Line:
         for view in unit.views:
             if view.lease is not None:
                 view.lease.release()
-
-    def _keep_pictures(self, event: InspectionEvent, view: View, lease: SlotLease) -> bool:
-        if self._keeper is None:
-            return False
-        job_id = self._picture_name(event, view)
-        shown = [] if self._sheds() or view.judgement is None else view.judgement.defects
-        if not self._keeper.keep(job_id, event.started_at.date().isoformat(), lease, shown):
-            return False
-        self._for_pictures[job_id] = view.unit, view
-        return True
-
-    def _collect(self, event: InspectionEvent, view: View, lease: SlotLease) -> None:
-        """To train with, where the settings want that; not while the machine is too hot."""
-        if self._keeper is None or view.judgement is None or view.answer is None or self._sheds():
-            return
-        name = self._picture_name(event, view)
-        if not self._keeper.collect(name, event, view.number, view.judgement, view.answer, lease):
-            self._tally.counts["collect_missed"] += 1
-
-    def _picture_name(self, event: InspectionEvent, view: View) -> str:
-        return event.id if self._is_single else f"{event.id}-{view.name.replace('#', '-')}"
-
-
-def _too_late(view: View, engine_ready: bool) -> Judgement:
-    if view.lease is None:
-        return refuse("frame_missing", "the trigger came, its frame did not")
-    if not engine_ready:
-        return refuse("engine_unavailable", "no engine was ready before the deadline")
-    return refuse("deadline_exceeded", "the engine did not answer before the deadline")
-
-
-def _look(view: View) -> Look:
-    frame = view.lease.frame if view.lease is not None else None
-    return Look(view.name, view.number, frame, view.judgement, view.answer)

@@ -222,7 +222,7 @@ class InspectionLoop:
         """Before the engine is heard: an answer that comes too late must not pass a unit."""
         for line in self._lines:
             line.refuse_late(now_ns, engine_ready=self._engine.worker.ready)
-            line.give_up_pictures(now_ns)
+            line.keeping.give_up(now_ns)
 
     def _replace_stuck_workers(self, now_ns: int) -> None:
         """After they were heard: if the daemon itself was held up, their signs of life have waited for it."""

@@ -52,4 +52,4 @@ class Pictures:
         else:
             self._faults.end("evidence", "not_written", "pictures can be written again")
         for line in self._lines:
-            line.pictures(kept.inspection_id, kept.images)
+            line.keeping.arrived(kept.inspection_id, kept.images)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.inspection.events import InspectionEvent, UnitIdSource
 from defectd.inspection.frame import Trigger
-from defectd.inspection.record import EngineAnswer
-from defectd.inspection.verdict import Judgement
+from defectd.inspection.record import EngineAnswer, Look
+from defectd.inspection.verdict import Judgement, refuse
 
 
 @dataclass(eq=False)
@@ -28,6 +28,20 @@ class View:
     def name(self) -> str:
         """The camera's, and which shot it is where there are several."""
         return view_name(self.feed, self.shot)
+
+    @property
+    def look(self) -> Look:
+        """For its event."""
+        frame = self.lease.frame if self.lease is not None else None
+        return Look(self.name, self.number, frame, self.judgement, self.answer)
+
+    def too_late(self, engine_ready: bool) -> Judgement:
+        """The deadline is over: how far it came."""
+        if self.lease is None:
+            return refuse("frame_missing", "the trigger came, its frame did not")
+        if not engine_ready:
+            return refuse("engine_unavailable", "no engine was ready before the deadline")
+        return refuse("deadline_exceeded", "the engine did not answer before the deadline")
 
 
 @dataclass(eq=False)

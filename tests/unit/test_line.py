@@ -80,10 +80,10 @@ class Bench:
     def pictures(self):
         for inspection_id in list(self.keeper.jobs)[-1:]:
             self.keeper.jobs.pop(inspection_id).release()
-            self.line.pictures(inspection_id, ())
+            self.line.keeping.arrived(inspection_id, ())
 
     def no_pictures(self):
-        self.line.give_up_pictures(monotonic_ns() + 10 * SECOND_NS)
+        self.line.keeping.give_up(monotonic_ns() + 10 * SECOND_NS)
 
     def camera_dies(self):
         self.unframed.clear()
