@@ -67,6 +67,7 @@ def plan_lines(
             settings.deadline_ms,
             settings.pair_within_ms,
             members[0].interval_ms,
+            settings.announced_ids,
         )
         for name, members in units_of(cameras).items()
     ]

@@ -103,6 +103,8 @@ class CameraCommon(Section):
         timeout_s = getattr(self, "timeout_s", None)
         if timeout_s is not None and timeout_s >= self.stall_s:
             raise ValueError(f"timeout_s: got {timeout_s:g}, expected less than stall_s = {self.stall_s:g}")
+        if self.trigger == "presence" and self.shots > 1:
+            raise ValueError('trigger = "presence" takes one picture of each unit; expected shots = 1')
         if self.track is not None and self.mode != "free_run":
             raise ValueError('the table track belongs to mode = "free_run"')
         return self

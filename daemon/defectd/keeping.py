@@ -28,7 +28,7 @@ class Keeping:
             return
         for view in unit.views:
             if view.lease is not None:
-                name = event.id if not event.views else f"{event.id}-{view.name.replace('#', '-')}"
+                name = event.id if not event.views else f"{event.id}+{view.name.replace('#', '+')}"
                 if is_evidence and self._ask(self._keeper, name, event, view):
                     unit.pictures_by_ns = now_ns + _PICTURES_TAKE_NS
                 self._collect(self._keeper, name, event, view)

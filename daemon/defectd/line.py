@@ -16,7 +16,7 @@ from defectd.announced import Announced
 from defectd.camera.feed import CameraFeed, SlotLease
 from defectd.clock import NS_PER_MS, monotonic_ns, utc_now
 from defectd.evidence.keeper import EvidenceKeeper
-from defectd.inspection.events import Conditions, InspectionEvent, Model, UnitIdSource
+from defectd.inspection.events import Conditions, InspectionEvent, Model
 from defectd.inspection.frame import Trigger
 from defectd.inspection.record import EngineAnswer, StationIdentity, record
 from defectd.inspection.verdict import Judgement, combine, refuse
@@ -25,6 +25,7 @@ from defectd.unit import Unit, View, view_name
 from defectd.workers.protocol import Framed, Missed, Named, Triggered
 
 _LATENCIES_KEPT = 1000
+_STORED_KEPT = 50  # a view that comes after its unit's verdict must not begin another one
 
 
 class Store(Protocol):
@@ -54,13 +55,15 @@ class Tally:
 @dataclass(frozen=True)
 class LinePlan:
     """`name` is the camera's, or that of the units which several cameras see. Triggers of cameras that came within
-    `pair_within_ms` are of the same unit. `interval_ms`: the daemon begins a unit so often."""
+    `pair_within_ms` are of the same unit. `interval_ms`: the daemon begins a unit so often. `announced_ids`: messages
+    name the units that the camera triggers."""
 
     name: str
     next_number: int
     deadline_ms: float
     pair_within_ms: float = 100.0
     interval_ms: float | None = None
+    announced_ids: bool = False
 
 
 class Line:
@@ -95,6 +98,7 @@ class Line:
         self._free_run = feeds[0].plan.mode == "free_run"
         self._next_number = plan.next_number
         self._units: OrderedDict[int, Unit] = OrderedDict()
+        self._stored: deque[Unit] = deque(maxlen=_STORED_KEPT)
         self._views: dict[tuple[int, int], View] = {}
         self._waiting: deque[View] = deque()
         self._dropped = 0
@@ -114,64 +118,65 @@ class Line:
 
     def triggered(self, feed: CameraFeed, news: Triggered) -> None:
         """A camera has seen a unit: a new one, or one that another camera has just seen, too."""
-        unit = self._seen_already(feed, news.captured_ns) or self._begin(
-            news.number if self._is_single else self._next_number,
-            news.unit_id if self._is_single else None,
-            news.captured_ns,
-            news.captured_at,
-        )
+        captured_ns = min(news.captured_ns, monotonic_ns())  # a camera's clock may run ahead of ours
+        unit = self._seen_by_another(feed, captured_ns)
+        if unit is not None:
+            self._look(unit, feed, news.number)
+            return
+        number, unit_id = (news.number, news.unit_id) if self._is_single else (self._next_number, None)
+        unit = self._begin(number, unit_id, captured_ns, news.captured_at)
         self._look(unit, feed, news.number)
+        if (coming := self.announced.take(monotonic_ns())) is not None:
+            unit.named(coming.unit_id, "message", coming.position)
+            if coming.refusal is not None:
+                self.decide(unit, coming.refusal)
 
-    def bear(self, unit_id: str | None, position: str | None, asked_ns: int) -> Unit:
+    def bear(self, unit_id: str | None, position: str | None, asked_ns: int) -> None:
         """The daemon begins a unit: all its cameras take their pictures now. *unit_id* None: it is counted."""
         unit = self._begin(self._next_number, None, asked_ns, utc_now())
         if unit_id is not None:
-            self._name(unit, unit_id, "message")
-        unit.position = position
+            unit.named(unit_id, "message", position)
         for feed, _ in self._expected:
             number, sent = feed.shoot(asked_ns)
             view = self._look(unit, feed, number)
             if not sent and not unit.decided:
                 self.settle(view, refuse("camera_lost", "the camera is not open"))
-        return unit
 
     def refuse_birth(self, unit_id: str, position: str | None, judgement: Judgement) -> None:
-        """A unit of which no picture can be taken has a verdict, too."""
+        """A unit of which no picture can be taken has a verdict, too. Only where units are born by `bear`."""
         unit = self._begin(self._next_number, None, monotonic_ns(), utc_now())
-        self._name(unit, unit_id, "message")
-        unit.position = position
+        unit.named(unit_id, "message", position)
         self.decide(unit, judgement)
 
     def _begin(self, number: int, unit_id: str | None, captured_ns: int, captured_at: datetime) -> Unit:
+        assert number not in self._units, "a number is of one unit"
         self._next_number = number + 1
-        source: UnitIdSource = "counter"
-        if unit_id is None:
-            unit_id = f"{self.name}-{number:08d}"
-        else:
-            source = self.feeds[0].plan.unit_id_source
-        trigger = Trigger(self.name, number, unit_id, captured_ns, captured_at)
+        source = "counter" if unit_id is None else self.feeds[0].plan.unit_id_source
+        trigger = Trigger(self.name, number, unit_id or f"{self.name}-{number:08d}", captured_ns, captured_at)
         unit = Unit(trigger, source, captured_ns + self._decide_after_ns)
-        if (announced := self.announced.take(monotonic_ns())) is not None:
-            self._name(unit, announced.unit_id, "message")
-            unit.position = announced.position
         self._units[number] = unit
         self._tally.counts["triggers"] += 1
         return unit
 
-    def _seen_already(self, feed: CameraFeed, captured_ns: int) -> Unit | None:
-        """The oldest unit that this camera has not seen, and another one has, a moment ago."""
+    def _seen_by_another(self, feed: CameraFeed, captured_ns: int) -> Unit | None:
+        """The nearest unit that this camera has not seen, and another one has, a moment ago; decided ones, too."""
         if self._is_single:
             return None
-        for unit in self.undecided():
-            near = abs(captured_ns - unit.trigger.captured_ns) <= self._pair_within_ns
-            if near and unit.seen_by(feed) < feed.plan.shots:
-                return unit
-        return None
+        lacking = [
+            (abs(captured_ns - unit.trigger.captured_ns), unit.trigger.number, unit)
+            for unit in [*self._stored, *self._units.values()]
+            if unit.seen_by(feed) < feed.plan.shots
+        ]
+        away_ns, _, unit = min(lacking, default=(self._pair_within_ns + 1, 0, None))
+        return unit if away_ns <= self._pair_within_ns else None
 
     def _look(self, unit: Unit, feed: CameraFeed, number: int) -> View:
         view = View(unit, feed, unit.seen_by(feed) + 1, number)
         unit.views.append(view)
-        self._views[feed.index, number] = view
+        if unit.decided:
+            self._tally.counts["late_views"] += 1  # its pictures are for nobody
+        else:
+            self._views[feed.index, number] = view
         return view
 
     # -- from the cameras ------------------------------------------------------------------------------------
@@ -180,14 +185,14 @@ class Line:
         """The picture itself says which unit it is. What a message has said counts more."""
         view = self._views.get((feed.index, news.number))
         if view is not None and view.unit.unit_id_source == "counter" and not view.unit.decided:
-            self._name(view.unit, news.unit_id, "file" if feed.plan.unit_id_source == "file" else "code")
+            view.unit.named(news.unit_id, "file" if feed.plan.unit_id_source == "file" else "code")
 
     def framed(self, feed: CameraFeed, news: Framed) -> None:
         """A frame is complete, and waits for the engine. In free-run mode older ones give way to it."""
         lease = SlotLease(feed, news.frame)
         view = self._views.get((feed.index, news.number))
-        if view is None or view.unit.decided or view.judgement is not None:
-            lease.release()  # too late
+        if view is None or view.unit.decided or view.judgement is not None or view.lease is not None:
+            lease.release()  # too late, or once more
             return
         if self._free_run:
             while (older := self.oldest_waiting) is not None:
@@ -199,7 +204,7 @@ class Line:
     def missed(self, feed: CameraFeed, news: Missed) -> None:
         """There will be no frame."""
         view = self._views.get((feed.index, news.number))
-        if view is None or view.unit.decided or view.judgement is not None:
+        if view is None or view.unit.decided or view.judgement is not None or view.lease is not None:
             return
         if self._free_run and news.reason == "camera_overrun":
             self._drop(view.unit)
@@ -310,6 +315,8 @@ class Line:
             del self._units[number]
             for view in unit.views:
                 self._views.pop((view.feed.index, view.number), None)
+            if not self._is_single:
+                self._stored.append(unit)
             if unit.event is None:
                 self._dropped, self._last_dropped = self._dropped + 1, unit
             else:
@@ -340,6 +347,13 @@ class Line:
         self.tell_drops()
 
     @property
+    def half_judged(self) -> bool:
+        """A unit has the answer of the model for one of its views, and waits for that for another one."""
+        return not self._is_single and any(
+            any(view.answer is not None for view in unit.views) for unit in self.undecided()
+        )
+
+    @property
     def empty(self) -> bool:
         """Every unit has been stored."""
         return not self._units
@@ -353,10 +367,6 @@ class Line:
                 yield unit.pictures_by_ns
 
     # --------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _name(unit: Unit, unit_id: str, source: UnitIdSource) -> None:
-        unit.trigger, unit.unit_id_source = unit.trigger.named(unit_id), source
 
     def _drop(self, unit: Unit) -> None:
         """Free-run: this frame gives way to a newer one, whose event will count it."""

@@ -177,7 +177,9 @@ class InspectionLoop:
         judgement = judge(detections, self._recipe, self._engine.names, view.feed.name)
         self._shadow.judged(view.feed, view.lease, judgement, news.timings.inference_ms)
         queue_ms = ms_between(view.framed_ns, news.started_ns)
-        line.settle(view, judgement, EngineAnswer(queue_ms, news.timings, detections, self._engine.names))
+        line.settle(
+            view, judgement, EngineAnswer(queue_ms, news.timings, detections, self._engine.names, self._engine.model)
+        )
 
     def _on_refused(self, reason: ErrorReason, detail: str) -> None:
         if self._engines.on_probation and reason in _THE_MODELS_FAULT:
@@ -236,7 +238,8 @@ class InspectionLoop:
     def _attend_other_engines(self) -> None:
         outcomes = self._engines.attend(monotonic_ns())
         self._shadow.hear()
-        if self.engine_proven and self._inferring is None and (swapped := self._engines.switch()) is not None:
+        between_units = self._inferring is None and not any(line.half_judged for line in self._lines)
+        if self.engine_proven and between_units and (swapped := self._engines.switch()) is not None:
             outcomes.append(swapped)
             self._greet_engine()
         for outcome in outcomes:
@@ -304,19 +307,19 @@ class InspectionLoop:
         component = f"camera/{feed.name}"
         code, detail = str(note.body.get("code")), str(note.body.get("detail"))
         if note.kind is Kind.READY:
-            ends = dict(feed.worker.exits)
-            for fault in self._faults.active():  # its predecessor cannot end them
-                if fault.component == component:
-                    self._faults.end(component, fault.code, "a new worker has opened the camera", ends=ends)
+            self._end_faults(component, "a new worker has opened the camera", ends=dict(feed.worker.exits))
             if all(other.worker.ready for _, other in self._looks):
                 self.ready.set()
             self._on_change()
         elif note.kind is Kind.ENDED:
             line.ended = True
             line.tell_drops()
+            self._end_faults(component, "the source has no more units")
             log.info("%s: no more units; the station stays ready", component)
         elif note.body.get("state") == "begin":
             self._faults.begin(component, code, detail)
+            if code == "camera_lost":
+                self.births.triggers_were_lost(line, detail)
         elif note.body.get("state") == "end":
             self._faults.end(component, code, detail)
 
@@ -327,7 +330,14 @@ class InspectionLoop:
             self.failure = f"{component}: {died.fatal_detail}"
             return
         self._faults.begin(component, "camera_worker_down", obituary(died), reason=died.reason)
+        self.births.triggers_were_lost(line, obituary(died))
         line.refuse_without_frame(feed, refuse("camera_lost", obituary(died)))
+
+    def _end_faults(self, component: str, detail: str, **data: Any) -> None:
+        """All that a worker has begun; another one cannot know of it."""
+        for fault in self._faults.active():
+            if fault.component == component:
+                self._faults.end(component, fault.code, detail, **data)
 
     def _wake(self) -> None:
         """The loop looks up; from any thread."""

@@ -232,6 +232,25 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _views_can_meet(self) -> Settings:
+        """Pictures of several cameras that trigger themselves are of one unit if they come close together."""
+        for name, members in units_of(self.camera).items():
+            if members[0].commanded or (len(members) == 1 and members[0].shots == 1):
+                continue
+            if self.inspection.pair_within_ms >= self.inspection.deadline_ms:
+                raise ValueError(
+                    f"inspection.pair_within_ms: got {self.inspection.pair_within_ms:g}; expected less than "
+                    f"deadline_ms ({self.inspection.deadline_ms:g}), because unit {name!r} has several views"
+                )
+            alone = [member.name for member in members if member.kind in ("replay", "simulated")]
+            if alone:
+                raise ValueError(
+                    f"camera {', '.join(alone)}: its pictures do not come together with others of unit {name!r}; "
+                    'expected trigger = "interval" or "message"'
+                )
+        return self
+
     def masked(self) -> dict[str, Any]:
         """The effective settings as JSON values, secrets as asterisks."""
         dump = self.model_dump(mode="json")

@@ -62,6 +62,10 @@ class Unit:
         """Nothing more will be known about it."""
         return self.decided and self.pictures_by_ns is None
 
+    def named(self, unit_id: str, source: UnitIdSource, position: str | None = None) -> None:
+        """It is known now what it is called, and where that is known from."""
+        self.trigger, self.unit_id_source, self.position = self.trigger.named(unit_id), source, position
+
     def seen_by(self, feed: CameraFeed) -> int:
         """How often that camera has looked, or was told to."""
         return sum(view.feed is feed for view in self.views)

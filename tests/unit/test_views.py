@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectd.camera.feed import RING_SLOTS, CameraFeed, CameraPlan
+from defectd.camera.feed import CameraFeed, CameraPlan
 from defectd.clock import NS_PER_MS, monotonic_ns
-from defectd.inspection.events import Defect, Recipe
+from defectd.inspection.detections import MONOTONIC, EngineTimings
+from defectd.inspection.events import Defect, Model, Recipe
 from defectd.inspection.frame import Frame
-from defectd.inspection.record import StationIdentity
+from defectd.inspection.record import EngineAnswer, StationIdentity
 from defectd.inspection.verdict import Judgement, combine, refuse
 from defectd.line import Line, LinePlan, Tally
 from defectd.workers.protocol import Framed, Missed, Named, Triggered
@@ -73,7 +74,9 @@ class Bench:
     def end(self):
         self.line.store_finished()
         assert self.line.empty and self.line._views == {}
-        assert all(feed._leases.free == RING_SLOTS for feed in (self.top, self.bottom)), "every slot has come back"
+        assert all(feed._leases.free == feed.ring.layout.slots for feed in (self.top, self.bottom)), (
+            "every slot has come back"
+        )
         for feed in (self.top, self.bottom):
             feed.ring.close()
         return self.stored
@@ -210,3 +213,63 @@ def test_one_blind_view_makes_an_error_and_one_bad_view_a_failure(verdicts):
     together = combine([(f"view{index}", seen[verdict]) for index, verdict in enumerate(verdicts)])
     assert together.verdict == ("error" if "error" in verdicts else "failed" if "failed" in verdicts else "passed")
     assert len(together.defects) == verdicts.count("failed")
+
+
+def test_a_stop_in_the_middle_passes_no_unit_that_was_not_wholly_seen():
+    bench = Bench()
+    bench.see(bench.top, monotonic_ns())
+    bench.trigger(bench.bottom, monotonic_ns())
+    bench.line.refuse_without_frame(bench.bottom, Judgement("aborted", error_detail="the daemon was stopped"))
+    [event] = bench.end()
+    assert (event.verdict, event.error, event.error_detail) == ("aborted", None, "bottom: the daemon was stopped")
+
+
+def test_a_view_that_comes_after_the_verdict_begins_no_second_unit():
+    bench, now_ns = Bench(), monotonic_ns()
+    bench.see(bench.top, now_ns)
+    bench.late()
+    bench.line.store_finished()
+    number = bench.trigger(bench.bottom, now_ns + 20 * NS_PER_MS)
+    bench.frame(bench.bottom, number)
+    [event] = bench.end()
+    assert event.error == "view_missing" and bench.tally.counts["triggers"] == 1
+
+
+def test_a_view_belongs_to_the_nearest_unit():
+    bench, now_ns = Bench(), monotonic_ns()
+    bench.trigger(bench.top, now_ns), bench.trigger(bench.top, now_ns + 90 * NS_PER_MS)
+    bench.trigger(bench.bottom, now_ns + 80 * NS_PER_MS)
+    bench.late()
+    assert [len(event.views) for event in bench.end()] == [1, 2]
+
+
+def test_the_event_names_the_model_that_judged_though_another_one_serves_by_then():
+    bench = Bench()
+    judged_by = Model(name="boards", version="7", sha256="0" * 64, runtime="torchscript-fp32-cpu")
+    answer = EngineAnswer(1.0, EngineTimings(0.1, 2.0, 0.1, MONOTONIC), model=judged_by)
+    bench.frame(bench.top, bench.trigger(bench.top, monotonic_ns()))
+    view = bench.line.take_waiting()
+    bench.line.release_from_engine(view)
+    assert not bench.line.half_judged
+    bench.line.settle(view, Judgement("passed"), answer)
+    assert bench.line.half_judged, "no swap now"
+    bench.late()
+    assert bench.end()[0].model == judged_by
+
+
+def test_an_announced_unit_of_another_recipe_is_refused_when_it_comes_and_keeps_its_number():
+    bench = one_camera()
+    bench.line.announced.add("SN-1", None, monotonic_ns(), 10, refuse("wrong_recipe", "another"))
+    bench.line.announced.add("SN-2", None, monotonic_ns(), 10)
+    for number in (1, 2):
+        bench.trigger(bench.top, monotonic_ns())
+        bench.frame(bench.top, number)
+    bench.judge()
+    told = [(event.unit_id, event.verdict, event.frame.trigger) for event in bench.end()]
+    assert told == [("SN-1", "error", 1), ("SN-2", "passed", 2)]
+
+
+def one_camera():
+    bench = Bench()
+    bench.line = Line(LinePlan("top", 1, 250), [bench.top], IDENTITY, None, lambda: None, bench.store, bench.tally)
+    return bench

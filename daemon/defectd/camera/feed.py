@@ -12,7 +12,7 @@ from defectd.workers.process import Died, News, Worker, WorkerLimits, WorkerSpec
 from defectd.workers.protocol import NO_SLOT, Framed, Grant, Missed, Shoot, Triggered
 from defectd.workers.ring import FrameRing, Leases, RingLayout
 
-RING_SLOTS = 12
+RING_SLOTS = 12  # for one picture of a unit; two more for each further shot
 _GRANTS = 3  # one being written, two in reserve for a line that does not wait
 _PATIENT_UNITS = 3  # files wait: one in the engine, one complete, one being decoded keep all cores busy
 
@@ -66,8 +66,9 @@ class CameraFeed:
 
     def __init__(self, plan: CameraPlan, index: int, log_level: str) -> None:
         self.plan, self.index = plan, index
-        self.ring = FrameRing.create(RingLayout(RING_SLOTS, plan.frame_bytes))
-        self._leases = Leases(RING_SLOTS)
+        slots = RING_SLOTS + 2 * (plan.shots - 1)
+        self.ring = FrameRing.create(RingLayout(slots, plan.frame_bytes))
+        self._leases = Leases(slots)
         self._granted: deque[int] = deque()
         self._next_trigger = plan.next_trigger
         self._origin_ns = 0  # when the first unit of this run came; a line keeps its rhythm over its workers
@@ -125,22 +126,26 @@ class CameraFeed:
     def _settle(self, news: list[News]) -> list[News]:
         """Keep the books on slots. A worker that uses a slot it was not granted is replaced at once."""
         settled: list[News] = []
+        is_broken = False
         for record in news:
             if isinstance(record, Triggered):
                 self._origin_ns = self._origin_ns or record.captured_ns
                 self._next_trigger = record.number + 1
             elif isinstance(record, (Framed, Missed)):
+                if is_broken:
+                    continue  # which slot it speaks of, nobody can believe
                 slot = record.frame.slot if isinstance(record, Framed) else record.slot
                 if slot in self._granted:
                     self._granted.remove(slot)
                 elif isinstance(record, Framed) or slot != NO_SLOT:
-                    return [*settled, *self._settle(self.worker.kill("protocol"))]
+                    is_broken = True
+                    continue
                 if isinstance(record, Missed) and slot != NO_SLOT:
                     self.give_back(slot)
             elif isinstance(record, Died):
                 self.reclaim()
             settled.append(record)
-        return settled
+        return [*settled, *self._settle(self.worker.kill("protocol"))] if is_broken else settled
 
     def _configuration(self) -> dict[str, Any]:
         camera = {

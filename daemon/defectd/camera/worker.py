@@ -20,7 +20,7 @@ from defectd.camera.presence import PresenceRule, PresenceSource, presence_rule
 from defectd.clock import NS_PER_S, Backoff, monotonic_ns
 from defectd.errors import CameraError, CameraLost
 from defectd.inspection.frame import Frame
-from defectd.workers.channel import Channel
+from defectd.workers.channel import Channel, ChannelClosed
 from defectd.workers.child import Unusable, run_worker
 from defectd.workers.protocol import NO_SLOT, Alive, Framed, Grant, Kind, Missed, Named, Note, Shoot, Triggered
 from defectd.workers.ring import FrameRing
@@ -69,7 +69,7 @@ class CameraLoop:
         self._presence = None if presence is None else presence_rule(presence)
         self._backoff = Backoff(0.2, 10.0)
         self._source: Source | None = None
-        self._is_lost = self._has_worked = False
+        self._is_lost = self._has_worked = self._hung_up = False
         self._opened_ns = 0
 
     def open_again(self) -> None:
@@ -138,6 +138,9 @@ class CameraLoop:
         except CameraLost as error:
             self._channel.send(Missed(shot.number, NO_SLOT, "camera_lost", str(error)))
             raise
+        except SourceEnded:
+            self._channel.send(Missed(shot.number, NO_SLOT, "frame_missing", "there are no more pictures"))
+            raise
         if arrival is not None:
             self._works()
             self._take_grants(wait=False)
@@ -148,7 +151,7 @@ class CameraLoop:
     def idle_for_ever(self) -> None:
         """The source has ended; stay, so that the station stays READY."""
         while True:
-            self._wait_alive(_PATIENCE_S)
+            self._wait_alive(_PATIENCE_S, "there are no more pictures")
 
     def _works(self, after_s: float = 0.0) -> None:
         """A unit came; or none, and the camera has been open for *after_s* without being lost."""
@@ -226,7 +229,13 @@ class CameraLoop:
 
     def _hear(self, timeout_s: float) -> bool:
         """Take note of what the daemon says next; False if it says nothing, and ALIVE if that took a while."""
-        record = self._channel.receive(timeout_s=timeout_s)
+        try:
+            record = self._channel.receive(timeout_s=timeout_s)
+        except ChannelClosed:
+            if self._hung_up:
+                raise
+            self._hung_up = True  # the picture in hand is still wanted
+            return False
         if isinstance(record, Grant):
             self._grants.append(record.slot)
         elif isinstance(record, Shoot):
@@ -235,7 +244,7 @@ class CameraLoop:
             self._channel.send(Alive())
         return record is not None
 
-    def _wait_alive(self, duration_s: float) -> None:
+    def _wait_alive(self, duration_s: float, why: str = "the camera is not open") -> None:
         """Nothing can be delivered; who asks for a picture is told so."""
         due_s = time.monotonic() + duration_s
         while (remaining_s := due_s - time.monotonic()) > 0:
@@ -243,7 +252,7 @@ class CameraLoop:
             self._hear(min(remaining_s, _PATIENCE_S))
             while self._asked:
                 number = self._asked.popleft().number
-                self._channel.send(Missed(number, NO_SLOT, "camera_lost", "the camera is not open"))
+                self._channel.send(Missed(number, NO_SLOT, "camera_lost", why))
 
     def _seeing_units(self, source: Source, rule: PresenceRule) -> Source:
         rule.reopened()

@@ -79,10 +79,12 @@ class EngineServer:
     def _settle(self, news: list[News]) -> list[News]:
         """A worker that answers what it was not asked is replaced at once."""
         settled: list[News] = []
+        is_broken = False
         for record in news:
             if isinstance(record, (Inferred, Refused)):
-                if record.request != self._pending:
-                    return [*settled, *self._settle(self.worker.kill("protocol"))]
+                if is_broken or record.request != self._pending:
+                    is_broken = True
+                    continue
                 self._pending = None
                 self.worker.replied()
             elif isinstance(record, Note) and record.kind is Kind.READY:
@@ -92,4 +94,4 @@ class EngineServer:
                 if not self.worker.report:  # it was not READY: what is known may be why
                     self._variant = None
             settled.append(record)
-        return settled
+        return [*settled, *self._settle(self.worker.kill("protocol"))] if is_broken else settled

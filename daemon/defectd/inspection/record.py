@@ -34,12 +34,13 @@ class StationIdentity:
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """When the engine began, what it took, and what it saw; `names` are its classes by id."""
+    """When the engine began, what it took, and what it saw; `names` are its classes by id, `model` is the one."""
 
     queue_ms: float
     timings: EngineTimings
     detections: Detections = field(default_factory=Detections.none)
     names: tuple[str, ...] = ()
+    model: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def record(
     trigger: Trigger,
     looks: Sequence[Look],
     judgement: Judgement,
-    model: Model | None,
+    serving: Model | None,
     *,
     is_single: bool,
     verdict_ns: int,
@@ -67,8 +68,8 @@ def record(
     position: str | None = None,
     conditions: Conditions | None = None,
 ) -> InspectionEvent:
-    """The event of one judged unit. `ended_at` follows the monotonic clock, so a step of the wall clock between
-    capture and verdict cannot show in it."""
+    """The event of one judged unit; *serving* is the model of those that none has judged. `ended_at` follows the
+    monotonic clock, so a step of the wall clock between capture and verdict cannot show in it."""
     elapsed_ms = ms_between(trigger.captured_ns, verdict_ns)
     frame = looks[0].frame if is_single and looks else None
     answers = [look.answer for look in looks if look.answer is not None]
@@ -82,7 +83,7 @@ def record(
         unit_id_source=unit_id_source,
         position=position,
         recipe=station.recipe,
-        model=model,
+        model=answer.model if answer is not None and answer.model is not None else serving,
         settings_sha256=station.settings_sha256,
         started_at=trigger.captured_at,
         ended_at=trigger.captured_at + timedelta(milliseconds=elapsed_ms),

@@ -15,7 +15,8 @@ from defectd.inspection.recipe import DefectRule, Recipe, Region
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is decided about one unit. `error` and `error_detail` are set with the verdict `error` alone."""
+    """What is decided about one unit. `error` is set with the verdict `error` alone, `error_detail` also where a unit
+    was not judged for another reason."""
 
     verdict: Verdict
     needs_review: bool = False
@@ -52,16 +53,18 @@ def judge(detections: Detections, recipe: Recipe, names: tuple[str, ...], camera
 
 
 def combine(views: Sequence[tuple[str, Judgement]]) -> Judgement:
-    """What several looks at one unit, by name, say together: an `error` if one of them says nothing, and which;
-    `failed` if one has found something. The defects that were seen are told in any case."""
+    """What several looks at one unit, by name, say together: an `error` if one of them cannot say anything, and which;
+    `aborted` if one was not taken any more; `failed` if one has found something. `passed` takes all of them. The
+    defects that were seen are told in any case."""
     defects = [defect.model_copy(update={"camera": name}) for name, seen in views for defect in seen.defects]
     defects.sort(key=lambda defect: (defect.priority, -defect.confidence))
-    blind = [(name, seen) for name, seen in views if seen.error is not None]
+    blind = [(name, seen) for name, seen in views if seen.verdict not in ("passed", "failed")]
+    errors = [seen.error for _, seen in blind if seen.error is not None]
     return Judgement(
-        "error" if blind else "failed" if defects else "passed",
+        "error" if errors else "aborted" if blind else "failed" if defects else "passed",
         any(seen.needs_review for _, seen in views),
         tuple(defects),
-        error=blind[0][1].error if blind else None,
+        error=errors[0] if errors else None,
         error_detail="; ".join(f"{name}: {seen.error_detail}" for name, seen in blind) or None,
     )
 
