@@ -28,6 +28,12 @@ class CallbackModule(CallbackBase):
         self._failed: dict[str, str] = {}
         self._began_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
+        self._meant: set[str] = set()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """All hosts of the play, those of later waves, too."""
+        inventory = play.get_variable_manager()._inventory
+        self._meant |= {host.get_name() for host in inventory.get_hosts(play.hosts, ignore_restrictions=True)}
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """The clock of a host."""
@@ -72,6 +78,9 @@ class CallbackModule(CallbackBase):
             changed = str(stats.summarize(host)["changed"])
             rows.append((host, said.get("release") or "-", said.get("result", "-"), changed, f"{took_s:.0f} s",
                          said.get("detail", "")))  # fmt: skip
+        if rows:
+            rows += [(host, "-", "not begun", "0", "-", "a station before it failed; this one was not touched")
+                     for host in sorted(self._meant - set(stats.processed) - {"localhost"})]  # fmt: skip
         if not rows:
             for message in self._failed.values():
                 self._display.display(f"\n{message}", color="red")
