@@ -125,7 +125,7 @@ def _wire(checked: Checked, recipe: Recipe, committed: Committed) -> Daemon:
             names=lambda: {feed.worker.pid: f"camera/{feed.name}" for feed in feeds if feed.worker.pid is not None},
         )  # fmt: skip
         observers: list[Observer] = [metrics.inspected, sampler.inspected]
-        decided = Decided(outbox, plan_webs(settings.camera, positions), observers)
+        decided = Decided(outbox, plan_webs(settings.camera, positions), observers, faults)
         loop = InspectionLoop(
             identity,
             recipe,

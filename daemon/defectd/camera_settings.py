@@ -60,7 +60,7 @@ class TrackSettings(Section):
     """A free-running camera over a moving web: the same defect in several frames is one event."""
 
     confirm_frames: int = Field(default=2, ge=1, description="seen so often, it is born")
-    lost_frames: int = Field(default=5, ge=1, description="not seen so often, it is ended")
+    lost_frames: int = Field(default=5, ge=1, le=100, description="not seen so often, it is ended")
     min_iou: Confidence = Field(default=0.2, description="overlap from which on it is the same one")
     motion_px_per_s: tuple[float, float] = Field(default=(0.0, 0.0), description="[x, y]: how the web moves, if known")
     report_every_s: float = Field(default=5.0, ge=0.5, le=3600, description="frames are accounted for so often")

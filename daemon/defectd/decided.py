@@ -9,6 +9,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 from defectd.camera_settings import CameraSettings
 from defectd.clock import monotonic_ns
 from defectd.errors import StartupError
+from defectd.faults import Faults
 from defectd.inspection.events import InspectionEvent
 from defectd.messaging.outbox import Outbox
 from defectd.tracking.tracker import SimilariTracker
@@ -23,14 +24,18 @@ Observer = Callable[[InspectionEvent], None]
 class Decided:
     """Of the inspection loop's thread. *observers* may grow until the loop runs."""
 
-    def __init__(self, outbox: Outbox, webs: Mapping[str, WebLine], observers: Sequence[Observer]) -> None:
-        self._outbox, self._webs, self._observers = outbox, webs, observers
+    def __init__(
+        self, outbox: Outbox, webs: Mapping[str, WebLine], observers: Sequence[Observer], faults: Faults
+    ) -> None:
+        self._outbox, self._webs, self._observers, self._faults = outbox, webs, observers, faults
 
     def keeps(self, event: InspectionEvent, captured_ns: int) -> bool:
         """A verdict is out; True if its pictures are evidence."""
         web = self._webs.get(event.frame.camera)
         if web is not None:
-            return web.see(event, captured_ns)
+            is_birth = web.see(event, captured_ns)
+            self._tell_trouble(f"camera/{event.frame.camera}", web.trouble)
+            return is_birth
         return event.verdict in ("failed", "error")
 
     def store(self, event: InspectionEvent, positions: Mapping[str, int]) -> None:
@@ -55,6 +60,12 @@ class Decided:
         """No verdict will follow."""
         for web in self._webs.values():
             self._put(web.close())
+
+    def _tell_trouble(self, component: str, trouble: str | None) -> None:
+        if trouble is not None:
+            self._faults.begin(component, "tracker_failed", f"{trouble}; all tracks ended, new ones begin")
+        else:
+            self._faults.end(component, "tracker_failed", "it has followed the web for a minute")
 
     def _put(self, told: Iterable[Told]) -> None:
         for event, positions in told:

@@ -26,7 +26,7 @@ class Keeping:
         """The verdict is out: ask for what is worth keeping. The event of evidence waits for its hashes."""
         if self._keeper is None:
             return
-        for view in unit.views:
+        for view in sorted(unit.views, key=_shows_nothing):  # there is not always room for all of them
             if view.lease is not None:
                 name = event.id if not event.views else f"{event.id}+{view.name.replace('#', '+')}"
                 if is_evidence and self._ask(self._keeper, name, event, view):
@@ -53,9 +53,11 @@ class Keeping:
                 self.arrived(job_id, ())
 
     def _ask(self, keeper: EvidenceKeeper, name: str, event: InspectionEvent, view: View) -> bool:
+        """False if its pictures are not kept, which is counted."""
         assert view.lease is not None
         shown = [] if self._sheds() or view.judgement is None else view.judgement.defects
         if not keeper.keep(name, event.started_at.date().isoformat(), view.lease, shown):
+            self._counts["evidence_missed"] += 1
             return False
         self._awaited[name] = view.unit, view
         return True
@@ -65,3 +67,7 @@ class Keeping:
             return
         if not keeper.collect(name, event, view.number, view.judgement, view.answer, view.lease):
             self._counts["collect_missed"] += 1
+
+
+def _shows_nothing(view: View) -> bool:
+    return view.judgement is None or not (view.judgement.defects or view.judgement.error)

@@ -47,9 +47,10 @@ class Pictures:
                 self._faults.end("evidence", "evidence_worker_down", "a new worker is ready")
 
     def _on_kept(self, kept: Kept) -> None:
+        code = "not_collected" if kept.is_collected else "not_written"  # they go to different directories
         if kept.trouble:
-            self._faults.begin("evidence", "not_written", kept.trouble)
+            self._faults.begin("evidence", code, kept.trouble)
         else:
-            self._faults.end("evidence", "not_written", "pictures can be written again")
+            self._faults.end("evidence", code, "pictures can be written again")
         for line in self._lines:
             line.keeping.arrived(kept.inspection_id, kept.images)

@@ -18,7 +18,7 @@ DEPLOY = Path(__file__).resolve().parents[1]
 CHECKOUT = DEPLOY.parent
 EXTRAS = {
     "camera": "",
-    "track": "python_version < '3.13'",
+    "track": "",
     "codes": "python_version >= '3.10' or platform_machine == 'x86_64'",
 }
 """What stations get, and where there are wheels of it."""

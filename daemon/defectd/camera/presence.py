@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectd.camera.base import Allocate, Arrival, Pixels, Source, Undecodable
+from defectd.camera.empty_view import read_empty_view, write_empty_view
 from defectd.camera.health import Say
 from defectd.clock import NS_PER_S, monotonic_ns
 from defectd.errors import CameraError
@@ -56,8 +57,9 @@ class Seen(Enum):
 class PresenceRule:
     """When a unit is born. Knows the background from the first views, and follows it while nothing is there."""
 
-    def __init__(self, limits: PresenceLimits, background: View | None = None) -> None:
-        self.limits, self.background = limits, background
+    def __init__(self, limits: PresenceLimits) -> None:
+        self.limits = limits
+        self.background: View | None = None
         self._first: list[View] = []
         self._before: View | None = None
         self.here = False
@@ -151,6 +153,7 @@ class PresenceSource:
         self._unreadable = 0
         self._here_since_ns: int | None = None
         self._stuck = False
+        self._has_asked = False
         self._kept_ns = 0
 
     def wait(self, number: int, timeout_s: float) -> Arrival | None:
@@ -163,6 +166,7 @@ class PresenceSource:
             self._next += 1
             if self._look(arrival):
                 self._stands_still(self._pixels)
+                self._remember()
                 seen = self._rule.see(small_view(self._pixels, self._limits.region))
                 self._watch(arrival)
                 unit = replace(arrival, unit_id=f"{self._name}-{number:08d}")
@@ -239,31 +243,29 @@ class PresenceSource:
             self._say("frames_unreadable", "end", detail)
         self._unreadable = 0
 
+    def _remember(self) -> None:
+        """The background that a worker before has kept: only with a picture it is known whether it fits."""
+        file = self._limits.background
+        if file is not None and self._rule.background is None and not self._has_asked:
+            self._rule.background = read_empty_view(Path(file), self._limits.region, self._picture_px)
+        self._has_asked = True
+
+    @property
+    def _picture_px(self) -> tuple[int, int]:
+        return self._pixels.shape[0], self._pixels.shape[1]
+
     def _keep(self, now_ns: int) -> None:
         """A worker that starts while a unit is there needs the background of its predecessor."""
         file, background = self._limits.background, self._rule.background
         if file is None or background is None or (self._kept_ns and now_ns - self._kept_ns < _KEEP_EVERY_S * NS_PER_S):
             return
         self._kept_ns = now_ns
-        temporary = Path(f"{file}.tmp")
         try:
-            with temporary.open("wb") as opened:
-                np.save(opened, background, allow_pickle=False)
-            temporary.replace(file)
+            write_empty_view(Path(file), background, self._limits.region, self._picture_px)
         except OSError as error:
             log.warning("%s: the empty view is not kept over a restart: %s", file, error.strerror)
 
 
 def presence_rule(table: Mapping[str, Any]) -> PresenceRule:
-    """The rule of the camera's `presence` table, with the background that a worker before has kept."""
-    limits = PresenceLimits(**table)
-    return PresenceRule(limits, _kept_background(limits.background) if limits.background else None)
-
-
-def _kept_background(file: str) -> View | None:
-    try:
-        with Path(file).open("rb") as opened:
-            background = np.lib.format.read_array(opened, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return np.asarray(background, np.float32) if background.ndim == 2 else None
+    """The rule of the camera's `presence` table."""
+    return PresenceRule(PresenceLimits(**table))

@@ -19,6 +19,7 @@ _JOBS_AT_ONCE = 4  # each holds a slot of a ring that cameras need, too
 _COLLECTED_AT_ONCE = 2
 _JOB_LIMIT_S = 20.0
 _NICE = 10
+_COLLECTED = "/collected"  # behind the name of a job; no event has that in its own
 _BOXES_DRAWN, _LABEL_CHARS = 100, 40  # a record has its bounds; the event has all defects in full
 
 
@@ -51,6 +52,11 @@ class Kept:
     images: tuple[Image, ...]
     trouble: str = ""
 
+    @property
+    def is_collected(self) -> bool:
+        """It was training data, not evidence."""
+        return self.inspection_id.endswith(_COLLECTED)
+
 
 class EvidenceKeeper:
     """Bounded: when too many pictures wait, `keep` says no and the unit goes without. Loop's thread only."""
@@ -79,7 +85,8 @@ class EvidenceKeeper:
         self._collecting: dict[str, SlotLease] = {}
 
     def keep(self, inspection_id: str, day: str, lease: SlotLease, defects: Sequence[Defect]) -> bool:
-        """Write the frame of *lease*, with and without boxes, under *day*; False if there is no room for it."""
+        """Write the frame of *lease*, with and without boxes, under *day*; False if there is no room for it, or if
+        that id is being written already."""
         boxes = [[*d.bbox_px, f"{d.code[:_LABEL_CHARS]} {d.confidence:.2f}"] for d in defects[:_BOXES_DRAWN]]
         job = Note(Kind.KEEP, {**_where(inspection_id, day, lease), "boxes": boxes})
         return len(self._jobs) < _JOBS_AT_ONCE and self._hand_over(job, lease, self._jobs)
@@ -100,15 +107,16 @@ class EvidenceKeeper:
         if len(self._collecting) >= _COLLECTED_AT_ONCE:
             return False
         about = describe(event, lease.feed.name, trigger, lease.frame, judgement, answer)
-        where = _where(f"{name}/collected", event.started_at.date().isoformat(), lease)
+        where = _where(f"{name}{_COLLECTED}", event.started_at.date().isoformat(), lease)
         job = Note(Kind.KEEP, {**where, "name": name, "about": about.model_dump_json()})
         return len(job.pack()) <= MAX_RECORD_BYTES and self._hand_over(job, lease, self._collecting)
 
     def _hand_over(self, job: Note, lease: SlotLease, jobs: dict[str, SlotLease]) -> bool:
-        if not self.worker.ready or not self.worker.send(job):
+        job_id = job.body["id"]  # a second lease of the same name would never come back
+        if job_id in jobs or not self.worker.ready or not self.worker.send(job):
             return False
         lease.hold()
-        jobs[job.body["id"]] = lease
+        jobs[job_id] = lease
         return True
 
     def receive(self) -> list[News | Kept]:
@@ -121,16 +129,16 @@ class EvidenceKeeper:
 
     def _settle(self, news: list[News]) -> list[News | Kept]:
         settled: list[News | Kept] = []
+        is_broken = False
         for record in news:
             if isinstance(record, Note) and record.kind is Kind.KEPT:
-                kept = self._kept(record)
-                if kept is None:
-                    return [*settled, *self._settle(self.worker.kill("protocol"))]
-                settled.append(kept)
+                kept = None if is_broken else self._kept(record)
+                is_broken = kept is None
+                settled.extend([] if kept is None else [kept])
             else:
                 settled.append(record)
                 settled.extend(self._abandon() if isinstance(record, Died) else ())
-        return settled
+        return [*settled, *self._settle(self.worker.kill("protocol"))] if is_broken else settled
 
     def _kept(self, note: Note) -> Kept | None:
         """None if the note makes no sense."""

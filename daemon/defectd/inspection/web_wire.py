@@ -74,3 +74,6 @@ class StretchEvent(StoredEvent):
     tracks_ended: int
     tracks_open: int = Field(description="Defects that are in the picture at the end of this stretch")
     flickers: int = Field(description="What was seen in too few frames to be born")
+    left_out: int = Field(
+        default=0, description="Defects beyond the 50 most confident ones of their frame: not followed"
+    )

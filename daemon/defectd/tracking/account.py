@@ -26,6 +26,7 @@ class Account:
     born: int = 0
     ended: int = 0
     flickers: int = 0
+    left_out: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -50,3 +51,4 @@ class Account:
         self.born += len(change.born)
         self.ended += len(change.ended)
         self.flickers += change.flickers
+        self.left_out += change.left_out

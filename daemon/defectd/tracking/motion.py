@@ -20,6 +20,7 @@ _VOTES = 3  # at least, for another speed
 _SUPPORT = 0.5  # of the steps that were possible: as long as so many agree, the speed is right
 _LONGEST_STEP_S = 2.0
 _LATEST_S = 0.5  # no time of arrival is later than that; after a longer gap a thing there is another one
+_THINGS = 30  # of a frame that say how far it slipped: their votes are the fourth power of it
 _TOLERANCE = 0.3  # of the size of a box
 _TOLERANCE_LEAST_PX = 3.0
 
@@ -82,12 +83,13 @@ class WebMotion:
 
 def slip_px(places: Sequence[Box], boxes: Sequence[Box], speed: Speed, step_s: float) -> Speed:
     """How far the web is from where its *speed* would have it, judged by things at *places* that are seen as *boxes*
-    now, both as they lie on the web. Times of arrival jitter, and so does a web; by *step_s* at most."""
+    now, both as they lie on the web. Times of arrival jitter, and so does a web; by *step_s* at most. The first 30 of
+    each vote."""
     late_s = min(step_s, _LATEST_S)
     pace = math.hypot(*speed)
     if not places or not boxes or pace * late_s < _TOLERANCE_LEAST_PX:
         return 0.0, 0.0
-    before, now = np.asarray(places, np.float64), np.asarray(boxes, np.float64)
+    before, now = np.asarray(places[:_THINGS], np.float64), np.asarray(boxes[:_THINGS], np.float64)
     moves = _centres(now)[None, :, :] - _centres(before)[:, None, :]
     along = np.asarray(speed) / pace
     ahead, aside = moves @ along, np.abs(moves @ np.array([-along[1], along[0]]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from heapq import nlargest
 from typing import Callable, Sequence
 
 from defectd.clock import NS_PER_S
@@ -13,6 +14,8 @@ from defectd.inspection.web_wire import Box
 from defectd.tracking.motion import Speed, WebMotion, slip_px
 from defectd.tracking.tracker import Tracker
 
+MOST_DEFECTS = 50  # of a frame; the time that a tracker takes grows with the square of them
+_JOINED_MOST = 300  # each is compared with each; more are findings without end, and would be joined by chance
 _SAME_PLACE_IOU = 0.3
 _FARTHEST_PX = 50_000.0  # the tracker counts in 32 bits: beyond this it would see steps of pixels
 
@@ -86,11 +89,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Change:
-    """What a frame changed. `flickers`: what was seen in too few frames to be born."""
+    """What a frame changed. `flickers`: what was seen in too few frames to be born. `left_out`: defects of the frame
+    that were too many to be followed."""
 
     born: tuple[Track, ...] = ()
     ended: tuple[Track, ...] = ()
     flickers: int = 0
+    left_out: int = 0
 
 
 class Tracks:
@@ -98,9 +103,10 @@ class Tracks:
 
     def __init__(self, rules: Rules, make_tracker: Callable[[], Tracker]) -> None:
         self._rules, self._make_tracker = rules, make_tracker
-        self._tracker, self._motion = make_tracker(), WebMotion(rules.motion_px_per_s)
+        self._tracker: Tracker | None = make_tracker()
+        self._motion = WebMotion(rules.motion_px_per_s)
         self._open: dict[int, Track] = {}
-        self._places: dict[int, Box] = {}  # of the open ones, on the web
+        self._places: dict[int, Box] = {}  # of the open ones, on the web; those that were just seen come first
         self._offset_px = (0.0, 0.0)
         self._at_ns: int | None = None
 
@@ -116,7 +122,12 @@ class Tracks:
         return [track for track in self._open.values() if track.is_born]
 
     def see(self, frame: Seen) -> Change:
-        """The next judged frame. Raises TrackerFailed; `forget` then."""
+        """The next judged frame: its 50 most confident defects. Raises TrackerFailed, or whatever else went wrong;
+        `forget` then."""
+        left_out = max(0, len(frame.defects) - MOST_DEFECTS)
+        if left_out:
+            confident = nlargest(MOST_DEFECTS, frame.defects, key=lambda defect: defect.confidence)
+            frame = replace(frame, defects=tuple(confident))
         boxes = [defect.bbox_px for defect in frame.defects]
         step_s = 0.0 if self._at_ns is None else (frame.captured_ns - self._at_ns) / NS_PER_S
         moves_otherwise = self._motion.look(frame.captured_ns / NS_PER_S, boxes)
@@ -127,16 +138,17 @@ class Tracks:
         slip = slip_px(list(self._places.values()), self._on_web(boxes), self._motion.px_per_s, step_s)
         self._offset_px = self._offset_px[0] + slip[0], self._offset_px[1] + slip[1]
         lying = self._on_web(boxes)
+        self._tracker = self._tracker or self._make_tracker()
         numbers = self._tracker.match(lying)
         change = self._note(frame, numbers)
         self._places.update(zip(numbers, lying))
-        self._places = {number: self._places[number] for number in self._open}
-        return change
+        self._places = {number: self._places[number] for number in dict.fromkeys([*numbers, *self._open])}
+        return replace(change, left_out=left_out)
 
     def forget(self) -> Change:
         """All tracks end here; the next frame begins with nothing."""
         born, others = tuple(self.born), len(self._open) - len(self.born)
-        self._open, self._places, self._tracker = {}, {}, self._make_tracker()
+        self._open, self._places, self._tracker = {}, {}, None
         return Change(ended=born, flickers=others)
 
     def _note(self, frame: Seen, numbers: Sequence[int]) -> Change:
@@ -161,18 +173,20 @@ class Tracks:
 
     def _begin_anew(self, now_ns: int) -> None:
         """A tracker without a past, that is shown the open tracks where they must be by now."""
-        self._tracker, self._offset_px = self._make_tracker(), (0.0, 0.0)
+        self._tracker = tracker = self._make_tracker()
+        self._offset_px = (0.0, 0.0)
         tracks: list[Track] = []
         boxes: list[Box] = []
         for track in self._open.values():
             box = self._by_now(track.last, now_ns)
-            earlier = next((each for each, its in zip(tracks, boxes) if _is_one(each, track, its, box)), None)
+            known = zip(tracks, boxes) if len(self._open) <= _JOINED_MOST else ()
+            earlier = next((each for each, its in known if _is_one(each, track, its, box)), None)
             if earlier is None:
                 tracks.append(track)
                 boxes.append(box)
             else:
                 earlier.went_on_as(track)
-        numbers = self._tracker.match(boxes)
+        numbers = tracker.match(boxes)
         self._open, self._places = dict(zip(numbers, tracks)), dict(zip(numbers, boxes))
 
     def _by_now(self, sighting: Sighting, now_ns: int) -> Box:

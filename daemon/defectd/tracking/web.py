@@ -9,12 +9,13 @@ from defectd.clock import NS_PER_S, utc_now
 from defectd.inspection.events import InspectionEvent, StoredEvent
 from defectd.inspection.web_wire import StretchEvent, TrackEvent
 from defectd.tracking.account import Account
-from defectd.tracking.tracker import Tracker, TrackerFailed
+from defectd.tracking.tracker import Tracker
 from defectd.tracking.tracks import Change, Rules, Seen, Track, Tracks
 
 log = logging.getLogger(__name__)
 
 _NUMBER_EVERY_NS = NS_PER_S
+_RECOVERED_AFTER_NS = 60 * NS_PER_S
 Reason = Literal["gone", "stopped", "tracker_failed"]
 
 
@@ -39,6 +40,8 @@ class WebLine:
         *, told_trigger: int, next_trigger: int,
     ) -> None:  # fmt: skip
         """*told_trigger* is the last one that a stretch has told, *next_trigger* the one to come."""
+        self.trouble: str | None = None  # why tracks were lost within the last minute of frames
+        self._failed_ns = 0
         self._camera, self._tracks = camera, Tracks(rules, make_tracker)
         self._report_every_ns = int(report_every_s * NS_PER_S)
         self._account = Account(told_trigger + 1, lost=next_trigger - told_trigger - 1)
@@ -54,10 +57,14 @@ class WebLine:
         frame = Seen(event.frame.trigger, captured_ns, event.started_at, tuple(event.defects))
         try:
             change = self._tracks.see(frame)
-        except TrackerFailed:
-            log.exception("%s: the tracker failed; a new one begins with nothing", self._camera)
+        except Exception as error:  # no frame may be lost over it
+            if self.trouble is None:
+                log.exception("%s: the tracker failed; a new one begins with nothing", self._camera)
+            self.trouble, self._failed_ns = f"{type(error).__name__}: {error}", captured_ns
             self._changes[event.id] = [(self._tracks.forget(), "tracker_failed")]
             return False
+        if captured_ns - self._failed_ns >= _RECOVERED_AFTER_NS:
+            self.trouble = None
         self._changes[event.id] = [(change, "gone")]
         return bool(change.born)
 
@@ -160,6 +167,7 @@ class WebLine:
                 tracks_ended=account.ended,
                 tracks_open=len(self._tracks.born),
                 flickers=account.flickers,
+                left_out=account.left_out,
             ),
             self._positions,
         )

@@ -107,12 +107,24 @@ def export(state, out, *arguments):
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
 
 
+def test_a_picture_whose_name_is_being_written_already_is_refused_and_every_slot_comes_back(bench):
+    station = bench()
+    leases = [SlotLease(station.feed, Frame(station.feed.lend(), 2, WIDTH_PX, HEIGHT_PX, None)) for _ in range(2)]
+    taken = [station.keeper.keep("u1", "2026-05-04", lease, []) for lease in leases]
+    for lease in leases:
+        lease.release()
+    station.until(lambda: station.kept)
+    assert taken == [True, False] and station.is_settled
+    assert [kept.is_collected for kept in station.kept] == [False]
+
+
 def test_a_doubted_unit_is_kept_as_it_was_with_all_that_the_model_saw(bench):
     station = bench()
     taken, picture = station.unit(1)
     station.until(lambda: station.kept)
     ((file, about),) = station.collected()
     assert taken and np.array_equal(cv2.imread(str(file)), picture)
+    assert station.kept[0].is_collected
     assert (about.unit_id, about.trigger, about.camera) == ("u1", 1, "top")
     assert about.boxes == [(1, 0.9, 10.0, 20.0, 40.0, 40.0), (0, 0.4, 100.0, 100.0, 70.0, 30.0)]
     assert station.is_settled and station.kept[0].trouble == ""

@@ -96,6 +96,14 @@ def test_many_trackers_leave_no_thread_and_a_long_run_no_memory():
     assert after(2000) * 1.02 + 2e6 > after(8000)
 
 
+def test_what_has_expired_is_not_compared_with_new_boxes():
+    """It took seconds: with 100 frames of 50 boxes, 5,000 were compared with each."""
+    tracker = SimilariTracker(0.2, LOST_FRAMES)
+    for frame in range(30):
+        tracker.match([(index * 40.0, frame * 1000.0, 20.0, 20.0) for index in range(50)])
+        assert sum(tracker._sort.shard_stats()) <= 50 * (LOST_FRAMES + 1)
+
+
 PANIC = """
 from defectd.tracking.tracker import SimilariTracker, TrackerFailed
 tracker = SimilariTracker(0.2, 5)
@@ -118,3 +126,27 @@ def test_a_panic_is_an_error_and_another_tracker_works():
     assert done.returncode == 0, done.stderr[-2000:]
     assert "failed:" in done.stdout and "another one: [1]" in done.stdout
     assert issubclass(TrackerFailed, Exception)
+
+
+PANICS = """
+import os
+from defectd.tracking.tracker import SimilariTracker, TrackerFailed
+for _ in range(30):
+    tracker = SimilariTracker(0.2, 5)
+    try:
+        tracker.match([(float("nan"), 1, 5, 5), (1, 1, 5, float("nan"))])
+        tracker.match([(1, 1, 5, 5)])
+    except TrackerFailed:
+        pass
+    else:
+        raise AssertionError
+print(len(os.listdir("/proc/self/task")), "threads, and another one:", SimilariTracker(0.2, 5).match([(1, 1, 5, 5)]))
+"""
+
+
+def test_one_that_panics_again_and_again_does_not_pile_up_threads():
+    done = subprocess.run(
+        [sys.executable, "-c", PANICS], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[0]) <= 20 and "another one: [1]" in done.stdout

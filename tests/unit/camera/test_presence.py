@@ -237,7 +237,18 @@ def test_a_worker_that_starts_while_a_unit_is_there_has_the_background_of_its_pr
     assert len(seen.units) == 2 and all(picture[30, 60].mean() > 150 for picture in seen.pictures)
 
 
-@pytest.mark.parametrize("content", [b"", b"no numpy", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])
+def test_a_background_of_another_region_is_learned_anew(tmp_path):
+    file = str(tmp_path / "presence-top.npy")
+    Watched(empty(8), background=file, region=[0, 0, 100, 60])
+    frames = [belt(light=50, frame=index) for index in range(12)]  # before the view that was kept, this is a unit
+    assert len(Watched(list(frames), background=file, region=[0, 0, 100, 60]).units) == 1
+    assert Watched(list(frames), background=file, region=[20, 0, 100, 60]).units == []
+
+
+DAMAGED_HEADER = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (20, 30, }" + b" " * 60
+
+
+@pytest.mark.parametrize("content", [b"", b"no numpy", b"\x93NUMPY\x01\x00", b"PK\x03\x04", DAMAGED_HEADER])
 def test_a_spoilt_file_is_no_background_and_is_written_anew(tmp_path, content):
     file = tmp_path / "presence-top.npy"
     file.write_bytes(content)

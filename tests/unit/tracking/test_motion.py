@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import numpy as np
 import pytest
 
-from defectd.tracking.motion import WebMotion
+from defectd.tracking.motion import WebMotion, slip_px
 from support.web_frames import HZ, Web
 
 
@@ -45,3 +48,16 @@ def test_frames_without_a_finding_change_nothing():
     motion = WebMotion((0.0, 100.0))
     assert not any(motion.look(at_s / 10, []) for at_s in range(50))
     assert motion.px_per_s == (0.0, 100.0)
+
+
+def test_a_frame_full_of_findings_is_judged_by_some_of_them_and_takes_little_memory():
+    rng = np.random.default_rng(1)
+    places = [(x, y, 5.0, 5.0) for x, y in rng.uniform(0, 4000, (300, 2))]
+    boxes = [(x + 40.0, y, width, height) for x, y, width, height in places]
+    tracemalloc.start()
+    try:
+        x, y = slip_px(places, boxes, (10_000.0, 0.0), 0.1)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    assert x == pytest.approx(40, abs=1) and y == pytest.approx(0, abs=1)

@@ -90,3 +90,13 @@ def test_after_a_failure_of_the_tracker_it_begins_with_nothing():
     assert len(web.forget().ended) == 1 and web.born == []
     web.see(seen(4, defect(BOX)))
     assert len(web.see(seen(5, defect(BOX))).born) == 1
+
+
+def test_of_a_frame_full_of_findings_the_most_confident_ones_are_followed_and_the_rest_is_counted():
+    web, places = tracks(), [(40.0 * column, 40.0 * row, 20.0, 20.0) for row in range(10) for column in range(12)]
+    for number in (1, 2):
+        found = [defect(place, confidence=0.5 + index / 1000) for index, place in enumerate(places)]
+        change = web.see(seen(number, *found))
+    assert change.left_out == 70
+    assert sorted(track.last.defect.bbox_px for track in change.born) == sorted(places[70:])
+    assert web.see(seen(3, defect(places[0]))).left_out == 0

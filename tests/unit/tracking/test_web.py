@@ -16,16 +16,22 @@ from support.web_frames import NOON, PlainTracker, defect
 
 SECOND_NS = 1_000_000_000
 BOX = (100.0, 100.0, 30.0, 30.0)
+STUMBLES_OVER = (7.0, 7.0, 7.0, 7.0)
 PICTURE = Image(role="raw", path="2026-11-20/x.jpg", bytes=1, sha256="0" * 64)
+
+
+class Stumbling(PlainTracker):
+    def match(self, boxes):
+        if STUMBLES_OVER in boxes:
+            raise MemoryError("Unable to allocate 5 GiB")
+        return super().match(boxes)
 
 
 class Bench:
     """A web line; the test plays the loop and the outbox."""
 
     def __init__(self, told=0, next_trigger=1, report_every_s=1.0):
-        self.web = WebLine(
-            "web", Rules(2, 2), report_every_s, PlainTracker, told_trigger=told, next_trigger=next_trigger
-        )
+        self.web = WebLine("web", Rules(2, 2), report_every_s, Stumbling, told_trigger=told, next_trigger=next_trigger)
         self.number, self.now_ns, self.dropped = next_trigger - 1, 10 * SECOND_NS, 0
         self.told, self.positions, self.wanted = [], {}, []
 
@@ -75,6 +81,7 @@ STEPS = {
     "pass": lambda bench: bench.frame(),
     "fail": lambda bench: bench.frame("failed", defect(BOX)),
     "error": lambda bench: bench.frame("error", error="frame_incomplete"),
+    "stumble": lambda bench: bench.frame("failed", defect(STUMBLES_OVER)),
     "drop": Bench.drop,
     "wait": Bench.wait,
 }
@@ -137,3 +144,24 @@ def test_the_numbers_that_were_given_go_to_disk_before_their_stretch_does():
     bench = Bench(report_every_s=3600)
     bench.frame("failed", defect(BOX)), bench.frame("failed", defect(BOX))
     assert bench.positions == {"seen/web": 2}, "a birth names them, so they must not be given again"
+
+
+def test_a_tracker_that_stumbles_ends_its_tracks_and_is_a_trouble_for_a_minute_which_the_log_has_once(caplog):
+    bench = Bench()
+    bench.frame("failed", defect(BOX)), bench.frame("failed", defect(BOX))
+    for _ in range(3):
+        bench.frame("failed", defect(STUMBLES_OVER))
+    assert [track.reason for track in bench.of(TrackEvent)] == [None, "tracker_failed"]
+    assert len(caplog.records) == 1 and bench.web.trouble == "MemoryError: Unable to allocate 5 GiB"
+    bench.frame("failed", defect(BOX)), bench.frame("failed", defect(BOX))
+    assert bench.wanted[-1] and bench.web.trouble is not None
+    bench.now_ns += 60 * SECOND_NS
+    bench.frame()
+    assert bench.web.trouble is None
+
+
+def test_what_was_too_much_to_follow_is_counted_in_its_stretch():
+    bench = Bench()
+    bench.frame("failed", *[defect((20.0 * index, 100.0, 10.0, 10.0)) for index in range(60)])
+    bench.close()
+    assert [stretch.left_out for stretch in bench.of(StretchEvent)] == [10]
