@@ -86,7 +86,7 @@ class FakeStation:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread in self._threads:
+        for thread in list(self._threads):  # one more may just be beginning; it sees that it must stop
             thread.join(5)
         if self._client.is_connected():
             self._client.publish(self._topic("status"), self._status("offline", "stopped"), 1, True).wait_for_publish(5)
@@ -148,8 +148,8 @@ class FakeStation:
             self._work = _Work(command)
             self._answer(command, "accepted", "", accepted=True)
             thread = threading.Thread(target=self._roll_out, args=(self._work,), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
         elif work is None or work.ended.is_set() or work.command.request_id != command.of:
             self._answer(command, f"nothing_to_{command.action}", "no such rollout is going on here")
         else:
