@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 import zxingcpp
 
-LOOKS_EVERYWHERE = hasattr(zxingcpp, "create_barcode")
+LOOKS_EVERYWHERE = int(version("zxing-cpp").split(".")[0]) >= 3
 """The wheels of version 2 find a Data Matrix on the centre lines only."""
 
 
