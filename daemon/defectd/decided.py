@@ -11,6 +11,7 @@ from defectd.clock import monotonic_ns
 from defectd.errors import StartupError
 from defectd.faults import Faults
 from defectd.inspection.events import InspectionEvent
+from defectd.line import fails_or_errors
 from defectd.messaging.outbox import Outbox
 from defectd.tracking.tracker import SimilariTracker
 from defectd.tracking.tracks import Rules
@@ -36,7 +37,7 @@ class Decided:
             is_birth = web.see(event, captured_ns)
             self._tell_trouble(f"camera/{event.frame.camera}", web.trouble)
             return is_birth
-        return event.verdict in ("failed", "error")
+        return fails_or_errors(event, captured_ns)
 
     def store(self, event: InspectionEvent, positions: Mapping[str, int]) -> None:
         """The unit is finished; see line.Store."""

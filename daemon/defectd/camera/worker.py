@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from defectd.camera.base import Allocate, Arrival, FrameTooLarge, Pixels, Source, SourceEnded, Undecodable
+from defectd.camera.base import Arrival, FrameTooLarge, Pixels, Source, SourceEnded, Undecodable
 from defectd.camera.examination import Examination
 from defectd.camera.pipelines import PIPELINES
 from defectd.camera.presence import PresenceRule, PresenceSource, presence_rule
@@ -217,9 +217,8 @@ class CameraLoop:
                 raise FrameTooLarge(f"{error}; raise the camera's max_pixels") from error
             return written[-1]
 
-        checked: Allocate = allocate
         self._ring.begin_write(slot)
-        source.fetch(checked)
+        source.fetch(allocate)
         return written[-1], self._ring.end_write(slot)
 
     def _take_grants(self, wait: bool) -> None:
